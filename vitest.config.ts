@@ -1,0 +1,38 @@
+import { fileURLToPath } from "node:url"
+import { defineConfig } from "vitest/config"
+
+const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta.url))
+
+// Tests, and the README's code that they run, import the package by its own name.
+const alias = [
+  { find: /^effect-kubernetes-leader-election$/, replacement: src("index.ts") },
+  { find: /^effect-kubernetes-leader-election\/testing$/, replacement: src("testing/index.ts") }
+]
+
+export default defineConfig({
+  resolve: { alias },
+  test: {
+    projects: [
+      {
+        resolve: { alias },
+        test: {
+          name: "unit",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/cluster/**", "test/faults/**"],
+          sequence: { concurrent: true }
+        }
+      },
+      {
+        resolve: { alias },
+        test: {
+          name: "cluster",
+          include: ["test/cluster/**/*.test.ts"],
+          globalSetup: ["test/cluster/utils/globalSetup.ts"],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 600_000
+        }
+      }
+    ]
+  }
+})
