@@ -1,0 +1,80 @@
+/**
+ * Durations as people write them in variables and flags, and back.
+ *
+ * Effect reads `15 seconds` only; Kubernetes' users write `15s`, `1m30s` or
+ * plain seconds. Reading and writing go through whole nanoseconds, so that what
+ * is written is read back as the same duration.
+ *
+ * @internal
+ */
+import * as Duration from "effect/Duration"
+
+const nanosPer: Readonly<Record<string, bigint>> = {
+  ns: 1n,
+  us: 1_000n,
+  µs: 1_000n,
+  ms: 1_000_000n,
+  s: 1_000_000_000n,
+  m: 60_000_000_000n,
+  h: 3_600_000_000_000n,
+  nano: 1n,
+  micro: 1_000n,
+  milli: 1_000_000n,
+  second: 1_000_000_000n,
+  minute: 60_000_000_000n,
+  hour: 3_600_000_000_000n,
+  day: 86_400_000_000_000n,
+  week: 604_800_000_000_000n
+}
+
+const plain = /^\d+(?:\.\d+)?$/
+const short = /^(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+$/
+const long = /^(\d+(?:\.\d+)?) (nano|micro|milli|second|minute|hour|day|week)s?$/
+
+/** What {@link parse} reads, for messages. */
+export const examples = "15s, 500ms, 1m30s, 15 seconds, or plain seconds such as 15 or 2.5"
+
+// Digits beyond the nanosecond are dropped: no clock here can tell them apart.
+const toNanos = (number: string, unit: string): bigint => {
+  const [whole = "", fraction = ""] = number.split(".")
+  return BigInt(whole + fraction) * nanosPer[unit]! / 10n ** BigInt(fraction.length)
+}
+
+/** Whole milliseconds where they are exact, so that equal durations look equal in logs and tests. */
+export const fromNanos = (nanos: bigint): Duration.Duration =>
+  nanos % 1_000_000n === 0n ? Duration.millis(Number(nanos / 1_000_000n)) : Duration.nanos(nanos)
+
+/** A duration of 0 or more as text; `undefined` where the text is none. */
+export const parse = (text: string): Duration.Duration | undefined => {
+  if (plain.test(text)) {
+    return fromNanos(toNanos(text, "s"))
+  }
+  const words = long.exec(text)
+  if (words !== null) {
+    return fromNanos(toNanos(words[1]!, words[2]!))
+  }
+  if (!short.test(text)) {
+    return undefined
+  }
+  let nanos = 0n
+  for (const [, number, unit] of text.matchAll(/([\d.]+)(\D+)/g)) {
+    nanos += toNanos(number!, unit!)
+  }
+  return fromNanos(nanos)
+}
+
+const decimal = (nanos: bigint, unit: "s" | "ms"): string => {
+  const per = nanosPer[unit]!
+  const fraction = (nanos % per).toString().padStart(per.toString().length - 1, "0").replace(/0+$/, "")
+  return `${nanos / per}${fraction === "" ? "" : `.${fraction}`}${unit}`
+}
+
+/** Seconds, or milliseconds below one second; {@link parse} reads it back exactly, and so does Go. */
+export const format = (duration: Duration.Duration): string => {
+  if (!Duration.isFinite(duration)) {
+    return Duration.isPositive(duration) ? "Infinity" : "-Infinity"
+  }
+  const nanos = Duration.toNanosUnsafe(duration)
+  const absolute = nanos < 0n ? -nanos : nanos
+  return `${nanos < 0n ? "-" : ""}${decimal(absolute, absolute > 0n && absolute < 1_000_000_000n ? "ms" : "s")}`
+}
