@@ -7,7 +7,7 @@
  */
 import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process"
 import { mkdtemp, rm } from "node:fs/promises"
-import { type Socket } from "node:net"
+import type { Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 

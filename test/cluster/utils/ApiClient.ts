@@ -1,8 +1,8 @@
 /**
- * A client of the Kubernetes API for tests: the administrator's view, and requests in anyone's name. Deliberately not
- * built on the library, whose store is what is being tested.
+ * A client of the Kubernetes API for tests: the administrator's view, or that of anyone whose token it has. It is not
+ * built on the library, which is what is being tested.
  */
-import * as Http from "node:http"
+import type * as Http from "node:http"
 import * as Https from "node:https"
 import { setTimeout as sleep } from "node:timers/promises"
 import { parseAllDocuments } from "yaml"
@@ -82,6 +82,20 @@ export interface LeaseEvent {
   readonly lease: Lease
 }
 
+/** The rights of a candidate: what the README's Role grants. */
+export const leaseRules = (leaseName: string, options: { readonly watch?: boolean } = {}): Array<Rule> => {
+  const leases = { apiGroups: ["coordination.k8s.io"], resources: ["leases"] }
+  return [
+    // A name that does not exist yet cannot be granted.
+    { ...leases, verbs: ["create"] },
+    {
+      ...leases,
+      verbs: ["get", "patch", ...(options.watch === false ? [] : ["watch"])],
+      resourceNames: [leaseName]
+    }
+  ]
+}
+
 const leasesPath = (namespace: string) => `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`
 const now = () => performance.timeOrigin + performance.now()
 
@@ -114,7 +128,7 @@ const objectPath = (object: any, namespace: string | undefined): { collection: s
   return { collection, item: `${collection}/${object.metadata.name}` }
 }
 
-export class KubeAdmin {
+export class ApiClient {
   /** The API server's address, without a slash at the end. */
   readonly url: string
   private readonly tls: Https.RequestOptions
@@ -125,7 +139,7 @@ export class KubeAdmin {
 
   constructor(options: {
     readonly url: string
-    /** Of the administrator: CA, client certificate, ... */
+    /** CA, client certificate, headers, ... */
     readonly tls: Https.RequestOptions
     readonly token?: string | undefined
     /** Put on every namespace that is made. */
@@ -257,6 +271,22 @@ export class KubeAdmin {
   }
 
   /**
+   * A service account that may do with one Lease what a candidate needs and nothing else; gives a token of it. The Role
+   * has the account's name, so that `putRole` and `deleteRoleBinding(namespace, name, name)` change its rights.
+   */
+  async createCandidateAccount(
+    namespace: string,
+    leaseName: string,
+    options: { readonly name?: string; readonly watch?: boolean; readonly expirationSeconds?: number } = {}
+  ): Promise<string> {
+    const name = options.name ?? "candidate"
+    await this.createServiceAccount(namespace, name)
+    await this.putRole(namespace, name, leaseRules(leaseName, options))
+    await this.putRoleBinding(namespace, name, name)
+    return this.createToken(namespace, name, options.expirationSeconds)
+  }
+
+  /**
    * Applies a manifest as a user would: YAML or JSON text of one or more documents, or an object. `namespace` is for
    * the objects that name none.
    */
@@ -327,7 +357,10 @@ export class KubeAdmin {
     return this.ok("PATCH", `${leasesPath(namespace)}/${name}`, patch)
   }
 
-  putLease(namespace: string, lease: object & { readonly metadata: Partial<Metadata> }): Promise<Lease> {
+  putLease(
+    namespace: string,
+    lease: { readonly metadata: Partial<Metadata>; readonly spec?: Lease["spec"] }
+  ): Promise<Lease> {
     return this.ok("PUT", `${leasesPath(namespace)}/${lease.metadata.name}`, lease)
   }
 
