@@ -501,7 +501,7 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
 
   const hint = (...settings: ReadonlyArray<DurationSetting>): string => {
     const those = settings.filter((setting) => notGiven.includes(setting))
-    return those.length === 0 ? "" : ` (not given, so derived: ${those.join(", ")})`
+    return those.length === 0 ? "" : ` (not given: ${those.join(", ")})`
   }
   if (renewDeadline !== undefined && leaseDuration !== undefined && renewDeadline >= leaseDuration) {
     problems.push(

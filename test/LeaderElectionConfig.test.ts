@@ -325,12 +325,12 @@ describe("LeaderElectionConfig", () => {
       ]],
       // against each other
       ["deadline as long as the lease", { renewDeadline: "15 seconds" }, {}, [
-        "renewDeadline must be less than leaseDuration, but 15s ≥ 15s (not given, so derived: leaseDuration): lower " +
+        "renewDeadline must be less than leaseDuration, but 15s ≥ 15s (not given: leaseDuration): lower " +
         "renewDeadline (LEADER_ELECTION_RENEW_DEADLINE) or raise leaseDuration (LEADER_ELECTION_LEASE_DURATION)"
       ]],
       ["no time for two attempts", { renewInterval: "7 seconds" }, {}, [
         "renewInterval + 2 × requestTimeout must be at most renewDeadline, but 7s + 2 × 2s = 11s > 10s " +
-        "(not given, so derived: requestTimeout, renewDeadline): lower renewInterval (LEADER_ELECTION_RENEW_INTERVAL) " +
+        "(not given: requestTimeout, renewDeadline): lower renewInterval (LEADER_ELECTION_RENEW_INTERVAL) " +
         "or requestTimeout (LEADER_ELECTION_REQUEST_TIMEOUT), or raise renewDeadline (LEADER_ELECTION_RENEW_DEADLINE)"
       ]],
       ["retryPeriod as time-out", { retryPeriod: "4 seconds" }, {}, ["5s + 2 × 4s = 13s > 10s"]],
