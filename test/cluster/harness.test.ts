@@ -7,7 +7,7 @@ import { HttpFaultProxy, tooManyRequests } from "./utils/HttpFaultProxy.ts"
 import { startCluster } from "./utils/KubeCluster.ts"
 import { cleanEnvironment, JsonLinesProcess } from "./utils/Processes.ts"
 import { Proxy } from "./utils/Proxy.ts"
-import { scoped, sharedCluster, skipWithout } from "./utils/Testing.ts"
+import { eventually, scoped, sharedCluster, skipWithout } from "./utils/Testing.ts"
 
 const failure = (promise: Promise<unknown>): Promise<Error> =>
   promise.then(() => {
@@ -67,8 +67,7 @@ describe("the cluster", () => {
     assert.strictEqual(await status("GET", `${leases}?watch=1&fieldSelector=metadata.name%3Dmine`), 403)
     assert.strictEqual(await status("GET", `${leases}/mine`, undefined, "wrong"), 401)
     await admin.deleteRoleBinding(namespace, "candidate", "candidate")
-    await sleep(100)
-    assert.strictEqual(await status("GET", `${leases}/mine`), 403)
+    await eventually("the right is gone", async () => (await status("GET", `${leases}/mine`)) === 403)
   })
 
   it("records requests", async (context) => {
@@ -79,9 +78,11 @@ describe("the cluster", () => {
     const token = await admin.createCandidateAccount(namespace, "a")
     const since = Date.now() - 1
     await admin.request("GET", `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/a`, undefined, { token })
-    await sleep(100)
     const user = `system:serviceaccount:${namespace}:candidate`
-    const entries = await cluster.auditLog({ since, user })
+    const entries = await eventually("an entry", async () => {
+      const entries = await cluster.auditLog({ since, user })
+      return entries.length > 0 && entries
+    })
     assert.deepStrictEqual(entries.map((entry) => [entry.verb, entry.responseStatus?.code]), [["get", 404]])
   })
 
@@ -280,8 +281,7 @@ describe("Processes", () => {
     assert.match(state(), /^S/)
     owner.signal("SIGKILL")
     await owner.exit
-    for (let tries = 0; tries < 100 && existsSync(directory); tries++) await sleep(20)
-    assert.isFalse(existsSync(directory))
+    await eventually("the directory is gone", async () => !existsSync(directory))
     assert.match(state(), /^(Z.*)?$/)
   })
 

@@ -436,7 +436,7 @@ const makeCluster = (parts: {
   // A TCP proxy in front of an existing cluster shows that cluster's certificate, which does not name the proxy. The one
   // of a local cluster is valid for any port.
   const serverName = (server: string) =>
-    descriptor.kind === "existing" && new URL(server).host !== url.host ? url.hostname : undefined
+    descriptor.kind === "existing" && new URL(server).hostname !== url.hostname ? url.hostname : undefined
 
   let files = 0
   let closed: Promise<void> | undefined

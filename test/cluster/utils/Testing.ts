@@ -2,6 +2,7 @@
  * What connects the harness with vitest and Effect.
  */
 import { Effect, type Scope } from "effect"
+import { setTimeout as sleep } from "node:timers/promises"
 import { inject, type TestContext } from "vitest"
 import { type ClusterDescriptor, connectCluster, type Feature, type KubeCluster } from "./KubeCluster.ts"
 
@@ -29,5 +30,20 @@ export const skipWithout = (context: TestContext, cluster: KubeCluster, ...featu
       process.stderr.write(`SKIPPED: ${context.task.name}: ${reason}\n`)
       context.skip(reason)
     }
+  }
+}
+
+/** Repeats until it gives something else than undefined or false; fails after `timeout` ms. */
+export const eventually = async <A>(
+  what: string,
+  attempt: () => Promise<A | undefined | false>,
+  timeout = 10_000
+): Promise<A> => {
+  const deadline = performance.now() + timeout
+  for (;;) {
+    const result = await attempt()
+    if (result !== undefined && result !== false) return result
+    if (performance.now() > deadline) throw new Error(`Not within ${timeout} ms: ${what}`)
+    await sleep(20)
   }
 }
