@@ -5,6 +5,12 @@
  * @since 0.1.0
  */
 
+/** What can happen to one request on its way. */
+export * as Fault from "./Fault.ts"
+
+/** Faults in front of any `LeaseStore`, controlled while the election runs. */
+export * as LeaseFaults from "./LeaseFaults.ts"
+
 /** A Kubernetes cluster in memory, and what others do to it. */
 export * as MemoryCluster from "./MemoryCluster.ts"
 
