@@ -3,7 +3,6 @@
  * child processes on free ports of the loopback address; or a cluster that already runs, where the environment says
  * `TEST_CLUSTER=existing`.
  */
-import { KubeConfig } from "@kubernetes/client-node"
 import type { ChildProcess } from "node:child_process"
 import { generateKeyPairSync, randomBytes } from "node:crypto"
 import { closeSync, openSync } from "node:fs"
@@ -139,6 +138,8 @@ export const connectCluster = async (descriptor: ClusterDescriptor): Promise<Kub
 const runLabel = "effect-kubernetes-leader-election/test-run"
 
 const existingCredentials = async () => {
+  // Half a second that only this case has to pay.
+  const { KubeConfig } = await import("@kubernetes/client-node")
   const config = new KubeConfig()
   config.loadFromDefault()
   const cluster = config.getCurrentCluster()
@@ -211,6 +212,8 @@ const startLocal = async (options: ClusterOptions): Promise<KubeCluster> => {
     const log = openSync(inDirectory(`${name}.log`), "a")
     const child = spawnGuarded(program, args, { cwd: directory.path, stdio: ["ignore", log, log] })
     closeSync(log)
+    // A program that ends without having closed its cluster must not wait for the servers: they end with it.
+    child.unref()
     const server: Server = {
       process: child,
       pid: child.pid ?? -1,
@@ -312,6 +315,7 @@ const startLocal = async (options: ClusterOptions): Promise<KubeCluster> => {
       return server
     }
     const stop = async (server: Server, signal: NodeJS.Signals = "SIGKILL") => {
+      server.process.ref()
       if (running.has(server)) server.process.kill(signal)
       await server.exited
     }

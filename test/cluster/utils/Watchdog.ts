@@ -55,6 +55,7 @@ export const spawnGuarded = (command: string, args: ReadonlyArray<string>, optio
 /** Kills a process with the processes that it has started itself; waits until it is gone. */
 export const killGroup = async (child: ChildProcess): Promise<void> => {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+  child.ref()
   const exited = new Promise((resolve) => child.once("exit", resolve))
   try {
     process.kill(-child.pid, "SIGKILL")
