@@ -1,0 +1,80 @@
+/**
+ * The service account of the Pod that this process runs in.
+ *
+ * @internal
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { readFile } from "node:fs/promises"
+import { isIPv6 } from "node:net"
+import { join } from "node:path"
+import { KubernetesConfigError, KubernetesCredentialsError } from "../KubernetesError.ts"
+import * as Credentials from "./kubeCredentials.ts"
+
+/** The place at which Kubernetes mounts them. */
+export const defaultDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+/** How long a token and a CA are used before their files are read again; the kubelet replaces both in place. */
+export const maxAge = Duration.seconds(10)
+
+export interface Target {
+  readonly server: string
+  readonly namespace: string | undefined
+  readonly credentials: Credentials.CredentialSource
+}
+
+export const make: (options: {
+  readonly host: string
+  readonly port: string | undefined
+  readonly directory: string
+}) => Effect.Effect<Target, KubernetesConfigError, Scope.Scope> = Effect.fnUntraced(function*(options) {
+  const port = Number(options.port)
+  if (options.port === undefined || !Number.isInteger(port) || port < 1 || port > 65_535) {
+    return yield* new KubernetesConfigError({
+      message: `KUBERNETES_SERVICE_HOST is set (${options.host}), but KUBERNETES_SERVICE_PORT ${
+        options.port === undefined ? "is not" : `is no port: ${options.port}`
+      }; Kubernetes sets both in every Pod, so do not unset or overwrite them`
+    })
+  }
+  const caFile = join(options.directory, "ca.crt")
+  const credentials = yield* Credentials.make({
+    load: () =>
+      Effect.map(
+        Effect.all([readText(join(options.directory, "token")), readText(caFile)], { concurrency: 2 }),
+        ([token, ca]): Credentials.Credentials => ({
+          headers: { authorization: `Bearer ${token}` },
+          tls: { ca, trust: `the CA in ${caFile}` }
+        })
+      ),
+    maxAge,
+    timeLimit: Duration.seconds(10)
+  })
+  // Fails where this Pod has no service account, now and not with the first request.
+  yield* Effect.mapError(credentials.get, (error) =>
+    new KubernetesConfigError({
+      message: `${error.message}; a Pod has this file unless automountServiceAccountToken is false in the Pod or its ` +
+        "service account: set it to true, or mount a token there",
+      cause: error
+    }))
+  const namespace = yield* Effect.orElseSucceed(readText(join(options.directory, "namespace")), () => undefined)
+  const host = isIPv6(options.host) ? `[${options.host}]` : options.host
+  return { server: `https://${host}:${port}`, namespace, credentials }
+})
+
+/** A file's text without white space around it, which must not be empty. */
+export const readText = (path: string): Effect.Effect<string, KubernetesCredentialsError> =>
+  Effect.tryPromise({
+    try: (signal) => readFile(path, { encoding: "utf8", signal }),
+    catch: (cause) =>
+      new KubernetesCredentialsError({
+        message: `${path} cannot be read (${cause instanceof Error ? cause.message : String(cause)})`,
+        cause
+      })
+  }).pipe(
+    Effect.map((text) => text.trim()),
+    Effect.filterOrFail(
+      (text) => text !== "",
+      () => new KubernetesCredentialsError({ message: `${path} is empty` })
+    )
+  )
