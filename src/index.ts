@@ -1,0 +1,35 @@
+/**
+ * Leader election on Kubernetes Leases for Effect.
+ *
+ * @since 0.1.0
+ */
+
+/** The election: `whileLeading`, `whileLeadingForever`, `acquire`, and its layers. */
+export * as LeaderElection from "./LeaderElection.ts"
+
+/** Settings, their defaults and their validation. */
+export * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
+
+/** What a program can catch. */
+export * as LeaderElectionError from "./LeaderElectionError.ts"
+
+/** The metrics of the election. */
+export * as LeaderElectionMetrics from "./LeaderElectionMetrics.ts"
+
+/** Where an election stands. */
+export type * as LeaderElectionStatus from "./LeaderElectionStatus.ts"
+
+/** What a store can answer instead of a Lease. */
+export * as LeaseError from "./LeaseError.ts"
+
+/** The Lease, and its codec to `coordination.k8s.io/v1`. */
+export * as LeaseRecord from "./LeaseRecord.ts"
+
+/** The seam between the election and where Leases are kept. */
+export * as LeaseStore from "./LeaseStore.ts"
+
+/** A clock that goes on while the machine is suspended. */
+export * as SuspendWitness from "./SuspendWitness.ts"
+
+/** The term that a program runs in: a service inside `whileLeading`. */
+export { Leadership } from "./Leadership.ts"

@@ -1,0 +1,99 @@
+/**
+ * Giving the Lease up, so that another candidate can take it at once.
+ *
+ * @internal
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { isOutcomeUnknown, retryAfter } from "../LeaseError.ts"
+import type { Campaign } from "./campaign.ts"
+import { isHeldBy } from "./decision.ts"
+import { nanos, sleepUntil } from "./environment.ts"
+import * as Tenure from "./tenure.ts"
+import * as Writes from "./writes.ts"
+
+/**
+ * Releases whatever the campaign holds. Called when the program and its
+ * finalizers have ended and renewal has stopped; all pending attempts are
+ * forgotten with it, so that one that turns up later starts nothing.
+ *
+ * Takes at most the time of three attempts, and never fails: what could not be
+ * released runs out.
+ */
+export const release = Effect.fnUntraced(function*(campaign: Campaign) {
+  const { environment, holding } = campaign
+  const { author, tenure } = holding
+  if (author === undefined || tenure?.gone !== undefined || (tenure === undefined && !holding.uncertain)) {
+    return
+  }
+  if (tenure !== undefined && Tenure.hasOverrun(environment, tenure, yield* environment.moment)) {
+    yield* Effect.logWarning("Not released: others may have taken the Lease while the program was ending")
+    return
+  }
+  const released = yield* attempts(campaign, author, tenure)
+  if (released === "failed") {
+    yield* Effect.logWarning("The Lease could not be released: it runs out by itself")
+  } else if (released === "released") {
+    yield* Effect.logInfo("Released the Lease")
+  }
+})
+
+const attempts = Effect.fnUntraced(function*(
+  campaign: Campaign,
+  author: Writes.Author,
+  tenure: Tenure.Tenure | undefined
+) {
+  const { environment, memory, observer } = campaign
+  const { requestTimeout, retryPeriod } = environment.timing
+  const limit = (yield* environment.monotonic) + 2n * retryPeriod + requestTimeout
+  // A take whose answer never came: only a read tells whether there is anything to release.
+  let read = tenure === undefined
+  while (true) {
+    const start = yield* environment.moment
+    if (start.monotonic >= limit) {
+      return "failed"
+    }
+    const made = read ? yield* observer.read : undefined
+    let failure = made !== undefined && Result.isFailure(made.result) ? made.result.failure : undefined
+    const { lease } = observer.observation()
+    if (failure?.reason._tag === "LeaseNotFound" || (failure === undefined && lease === "absent")) {
+      return "gone"
+    }
+    if (failure === undefined) {
+      if (typeof lease === "string" || (tenure !== undefined && lease.uid !== tenure.uid) || !isHeldBy(lease, author)) {
+        return "gone"
+      }
+      const renewTime = yield* Tenure.nextRenewTime(environment, memory, lease.renewTime)
+      const write = Writes.release(lease, renewTime, { owner: !memory.ownerRefused })
+      const written = yield* observer.attempt(
+        "patch",
+        start,
+        environment.store.patch(environment.key, lease.resourceVersion, write)
+      )
+      yield* observer.learn(written)
+      if (Result.isSuccess(written.result)) {
+        return "released"
+      }
+      failure = written.result.failure
+      if (failure.reason._tag === "LeaseNotFound") {
+        return "gone"
+      }
+      if (failure.reason._tag === "LeaseForbidden" && failure.reason.ownerReferences && !memory.ownerRefused) {
+        memory.ownerRefused = true
+        continue
+      }
+      // A conflict tells that the Lease has changed, not whether it is still ours. An attempt of
+      // unknown outcome is sent again on the same version: the guard makes that harmless.
+      read = !isOutcomeUnknown(failure)
+      if (failure.reason._tag === "LeaseConflict") {
+        continue
+      }
+    }
+    const asked = retryAfter(failure)
+    const again = start.monotonic + (asked !== undefined && nanos(asked) > retryPeriod ? nanos(asked) : retryPeriod)
+    if (again >= limit) {
+      return "failed"
+    }
+    yield* sleepUntil(environment, again)
+  }
+})
