@@ -31,6 +31,8 @@ import * as Environment from "./internal/environment.ts"
 import * as Observer from "./internal/observer.ts"
 import * as Release from "./internal/release.ts"
 import * as Tenure from "./internal/tenure.ts"
+import * as KubernetesClient from "./KubernetesClient.ts"
+import * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
 import * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
 import {
   AlreadyCampaigning,
@@ -43,7 +45,7 @@ import type { LeaderElectionStatus, TakeoverCause, Term } from "./LeaderElection
 import { Leadership } from "./Leadership.ts"
 import { formatKey } from "./LeaseRecord.ts"
 import { LeaseStore } from "./LeaseStore.ts"
-import { SuspendWitness } from "./SuspendWitness.ts"
+import * as SuspendWitness from "./SuspendWitness.ts"
 
 /**
  * One election: the candidacy of this process for one Lease.
@@ -109,7 +111,7 @@ export const make: Effect.Effect<
 > = Effect.gen(function*() {
   const settings = yield* LeaderElectionConfig.LeaderElectionConfig
   const store = yield* LeaseStore
-  const witness = yield* SuspendWitness
+  const witness = yield* SuspendWitness.SuspendWitness
   const environment = Environment.make(settings, store, witness)
   const lease = formatKey(environment.key)
   const logged = Effect.annotateLogs({ lease, identity: settings.identity })
@@ -532,3 +534,48 @@ export const layerConfig = (
   input: Config.Wrap<LeaderElectionConfig.Input>
 ): Layer.Layer<LeaderElection, LeaderElectionError, LeaseStore> =>
   Layer.provide(Layer.effect(LeaderElection, make), LeaderElectionConfig.layerConfig(input))
+
+/**
+ * An election on Kubernetes: {@link layer} with the store on the API server, the
+ * credentials of the Pod (or, outside a cluster, of the kubeconfig), and a clock
+ * that notices suspension. What is not named is read from the environment.
+ *
+ * **Example** (Naming the Lease in code)
+ *
+ * ```ts
+ * import { LeaderElection } from "effect-kubernetes-leader-election"
+ *
+ * const ElectionLive = LeaderElection.layerKubernetes({ name: "invoices", leaseDuration: "30 seconds" })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerKubernetes = (
+  input?: LeaderElectionConfig.Input
+): Layer.Layer<LeaderElection, LeaderElectionError | KubernetesClient.KubernetesConfigError> =>
+  layer(input).pipe(
+    Layer.provide(KubernetesLeaseStore.layer),
+    Layer.provide(layerCredentialsNamespace),
+    Layer.provide(KubernetesClient.layer),
+    Layer.provide(SuspendWitness.layerNode)
+  )
+
+// The namespace of the credentials is where the Lease is, unless something says otherwise.
+const layerCredentialsNamespace = Layer.effect(
+  LeaderElectionConfig.CredentialsNamespace,
+  KubernetesClient.KubernetesClient.useSync((client) => client.namespace)
+)
+
+/**
+ * An election on Kubernetes with every setting from the environment:
+ * LEADER_ELECTION_NAME, and POD_NAME, POD_UID and POD_NAMESPACE from the
+ * downward API.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const LeaderElectionLive: Layer.Layer<
+  LeaderElection,
+  LeaderElectionError | KubernetesClient.KubernetesConfigError
+> = layerKubernetes()

@@ -4,8 +4,17 @@
  * @since 0.1.0
  */
 
+/** Connection and credentials of the Kubernetes API. */
+export * as KubernetesClient from "./KubernetesClient.ts"
+
+/** Leases on the Kubernetes API server. */
+export * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
+
 /** The election: `whileLeading`, `whileLeadingForever`, `acquire`, and its layers. */
 export * as LeaderElection from "./LeaderElection.ts"
+
+/** The election with everything from the environment. */
+export { LeaderElectionLive } from "./LeaderElection.ts"
 
 /** Settings, their defaults and their validation. */
 export * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
