@@ -32,6 +32,7 @@ import * as Observer from "./internal/observer.ts"
 import * as Release from "./internal/release.ts"
 import * as Tenure from "./internal/tenure.ts"
 import * as KubernetesClient from "./KubernetesClient.ts"
+import type { KubernetesConfigError } from "./KubernetesError.ts"
 import * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
 import * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
 import {
@@ -553,7 +554,7 @@ export const layerConfig = (
  */
 export const layerKubernetes = (
   input?: LeaderElectionConfig.Input
-): Layer.Layer<LeaderElection, LeaderElectionError | KubernetesClient.KubernetesConfigError> =>
+): Layer.Layer<LeaderElection, LeaderElectionError | KubernetesConfigError> =>
   layer(input).pipe(
     Layer.provide(KubernetesLeaseStore.layer),
     Layer.provide(layerCredentialsNamespace),
@@ -577,5 +578,5 @@ const layerCredentialsNamespace = Layer.effect(
  */
 export const LeaderElectionLive: Layer.Layer<
   LeaderElection,
-  LeaderElectionError | KubernetesClient.KubernetesConfigError
+  LeaderElectionError | KubernetesConfigError
 > = layerKubernetes()

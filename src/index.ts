@@ -7,6 +7,9 @@
 /** Connection and credentials of the Kubernetes API. */
 export * as KubernetesClient from "./KubernetesClient.ts"
 
+/** What a request to the Kubernetes API can fail with. */
+export * as KubernetesError from "./KubernetesError.ts"
+
 /** Leases on the Kubernetes API server. */
 export * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
 
