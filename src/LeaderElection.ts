@@ -126,6 +126,7 @@ export const make: Effect.Effect<
     Effect.sync(() => elections.add(registered)),
     () => Effect.sync(() => elections.delete(registered))
   )
+  yield* Environment.showMetrics(environment)
 
   // --- Status ---
 
@@ -155,9 +156,26 @@ export const make: Effect.Effect<
   }
 
   const statuses = yield* SubscriptionRef.make<LeaderElectionStatus>({ _tag: "Idle", leader: Option.none() })
+  // Own terms are logged where they begin and end.
+  let followed: string | undefined
+  const announce = Effect.suspend(() => {
+    if (phase._tag !== "Following") {
+      followed = phase._tag === "Holder" ? undefined : followed
+      return Effect.void
+    }
+    const holder = Option.getOrUndefined(currentLeader())
+    if (holder === undefined || holder === followed || holder === settings.identity) {
+      return Effect.void
+    }
+    followed = holder
+    return logged(Effect.logInfo(`Follows ${holder}`))
+  })
+
   const publish = Effect.suspend(() => {
     const next = currentStatus()
-    return Equal.equals(SubscriptionRef.getUnsafe(statuses), next) ? Effect.void : SubscriptionRef.set(statuses, next)
+    return Equal.equals(SubscriptionRef.getUnsafe(statuses), next)
+      ? Effect.void
+      : Effect.andThen(SubscriptionRef.set(statuses, next), announce)
   })
   const enter = (next: Phase) =>
     Effect.suspend(() => {
@@ -203,7 +221,13 @@ export const make: Effect.Effect<
         return Effect.void
       }
       tenure.over = true
-      return Effect.andThen(Metric.update(environment.metrics.leader, 0), publish)
+      return Effect.all([
+        Metric.update(environment.metrics.leader, 0),
+        publish,
+        Effect.logInfo("Stops leading: its program ends").pipe(
+          Effect.annotateLogs({ lease, identity: settings.identity, term: String(tenure.term?.fencingToken) })
+        )
+      ], { discard: true })
     })
 
   const onLoss = Effect.fnUntraced(function*(campaign: Campaign.Campaign, tenure: Tenure.Tenure, cause: LossCause) {
@@ -214,6 +238,9 @@ export const make: Effect.Effect<
     yield* publish
     yield* Metric.update(environment.metrics.leader, 0)
     yield* Metric.update(environment.metrics.losses(cause), 1)
+    if (cause === "RenewDeadlineExceeded") {
+      yield* Metric.update(environment.metrics.validityLeft, 0)
+    }
     yield* cause === "SteppedDown"
       ? Effect.logInfo("Stops leading: asked to step down")
       : Effect.logWarning(`Stops leading: ${Tenure.lostError(cause).message}`)

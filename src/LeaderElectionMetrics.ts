@@ -1,9 +1,28 @@
 /**
  * The metrics of the election: handles only, the election updates them.
  *
- * All carry the attribute `lease` (`namespace/name`); what else they carry is
- * said with each. Counters end in `_total`, but for {@link leaderRunning},
- * whose name is the Ruby gem's. Export them with Effect's own exporters.
+ * All but {@link requests} and {@link eventLoopStalls} carry the attribute
+ * `lease` (`namespace/name`); what else they carry is said with each. Counters
+ * end in `_total`, but for {@link leaderRunning}, whose name is the Ruby gem's.
+ * When an election is built, everything whose attributes are known is shown at
+ * 0, {@link renewalDuration} and {@link validityLeft} excepted.
+ *
+ * **Example** (Exporting to Prometheus)
+ *
+ * Merge this layer with those of your program, and serve its router. Effect's
+ * exporter adds no endings to names: the mapper names the gem's counter as
+ * Prometheus wants it.
+ *
+ * ```ts
+ * import { PrometheusMetrics } from "effect/observability"
+ *
+ * const metricNameMapper = (name: string) => name === "leader_running" ? "leader_running_total" : name
+ *
+ * export const MetricsLive = PrometheusMetrics.layerHttp({ path: "/metrics", metricNameMapper })
+ * ```
+ *
+ * `Otlp.layerJson({ baseUrl })` of the same package sends metrics, logs and
+ * spans to an OpenTelemetry Collector; {@link StatsD} is this library's.
  *
  * @since 0.1.0
  */
@@ -16,8 +35,9 @@ import * as Metric from "effect/Metric"
  * **Details**
  *
  * Alert when its rate over all replicas is not about one per renewInterval:
- * less, nobody leads; more, several do. Prometheus knows it as
- * `leader_running_total`.
+ * less, nobody leads; more, several do. Each change of the leader adds up to one
+ * too many, since every term begins with one. Where names of counters must end
+ * in `_total`, call it `leader_running_total` by the exporter's name mapping.
  *
  * @category metrics
  * @since 0.1.0
@@ -29,7 +49,8 @@ export const leaderRunning = Metric.counter("leader_running", {
 
 /**
  * Gauge `leader_election_leader`: 1 while this process leads, else 0. Attribute
- * `identity`.
+ * `identity`. It is 0 from the loss or the end of a term on, while finalizers of
+ * the program still run. A process that was killed exports nothing.
  *
  * @category metrics
  * @since 0.1.0
@@ -63,7 +84,9 @@ export const losses = Metric.counter("leader_election_losses_total", {
 
 /**
  * Counter `leader_election_takeovers_total`: how this process came to hold the
- * Lease. Attribute `cause`: `created`, `released`, `expired`, `resumed`.
+ * Lease. Attribute `cause`: `created`, `released`, `expired`, `resumed`. A Lease
+ * that may be younger than leaseDuration is held before its term begins, and
+ * may be lost before: terms can be fewer.
  *
  * @category metrics
  * @since 0.1.0
@@ -75,7 +98,8 @@ export const takeovers = Metric.counter("leader_election_takeovers_total", {
 
 /**
  * Histogram `leader_election_renewal_duration_seconds`: from the start of a
- * renewal to its answer, successful ones only.
+ * renewal to its answer, successful ones only; those that keep a young Lease
+ * before the term begins too.
  *
  * @category metrics
  * @since 0.1.0
@@ -106,7 +130,8 @@ export const failedAttempts = Metric.counter("leader_election_failed_attempts_to
 /**
  * Counter `leader_election_leaderless_seconds_total`: time during which this
  * process, while it took part, knew of no live holder. A crashed holder counts
- * as live until its Lease has run out.
+ * as live until its Lease has run out, and who holds a young Lease as a holder.
+ * Added when a live holder is seen again: until then the counter stands still.
  *
  * @category metrics
  * @since 0.1.0
@@ -118,9 +143,11 @@ export const leaderlessSeconds = Metric.counter("leader_election_leaderless_seco
 
 /**
  * Gauge `leader_election_validity_left_seconds`: the least validity that was
- * left when a renewal succeeded, or the term ended, in this term so far. At
- * rest it is renewDeadline less renewInterval and the time of a request; near 0
- * the term was nearly lost.
+ * left when the answer of a successful renewal arrived, in this term so far; 0
+ * when the term was lost because no renewal succeeded. At rest it is
+ * renewDeadline less renewInterval and the time of a request (5 s by default);
+ * near 0 the term was nearly lost. Not shown before the first renewal of a term;
+ * after a term it keeps its last value.
  *
  * @category metrics
  * @since 0.1.0
@@ -142,8 +169,9 @@ export const overruns = Metric.counter("leader_election_overruns_total", {
 })
 
 /**
- * Counter `leader_election_watch_reconnects_total`: watches that had been open
- * and were opened again. One about every 5 to 10 minutes is normal.
+ * Counter `leader_election_watch_reconnects_total`: watches that had been open,
+ * ended or broke, and are opened again. One about every 5 to 10 minutes is
+ * normal.
  *
  * @category metrics
  * @since 0.1.0
@@ -155,7 +183,7 @@ export const watchReconnects = Metric.counter("leader_election_watch_reconnects_
 
 /**
  * Counter `leader_election_event_loop_stalls_total`: times that nothing could
- * run in this process for longer than the monitor's limit.
+ * run in this process for longer than the limit of {@link EventLoopMonitor}.
  *
  * @category metrics
  * @since 0.1.0
@@ -166,8 +194,9 @@ export const eventLoopStalls = Metric.counter("leader_election_event_loop_stalls
 })
 
 /**
- * Counter `leader_election_requests_total`: requests to the API server.
- * Attributes `verb` and `code` (the HTTP status, or `error` without answer).
+ * Counter `leader_election_requests_total`: requests to the API server, those
+ * that credentials were renewed for included. Attributes `verb` and `code` (the
+ * HTTP status, or `error` without answer). A watch counts when it opens.
  *
  * @category metrics
  * @since 0.1.0

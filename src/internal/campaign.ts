@@ -201,7 +201,8 @@ class Candidate {
         return
       }
       this.probed = revision
-      yield* this.read()
+      // Not traced: nothing happens here but that time passes, every retryPeriod in every follower that polls.
+      yield* Effect.withTracerEnabled(this.read(), false)
       if (watching && observer.observation().revision !== revision) {
         // The read knew of something that the watch had not told.
         yield* observer.reopen

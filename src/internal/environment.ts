@@ -8,7 +8,9 @@ import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Metric from "effect/Metric"
 import type { Settings } from "../LeaderElectionConfig.ts"
+import { LossCause } from "../LeaderElectionError.ts"
 import * as Metrics from "../LeaderElectionMetrics.ts"
+import type { TakeoverCause } from "../LeaderElectionStatus.ts"
 import type { LeaseError } from "../LeaseError.ts"
 import { formatKey, type LeaseKey } from "../LeaseRecord.ts"
 import type { LeaseStore } from "../LeaseStore.ts"
@@ -101,8 +103,8 @@ const makeMetrics = (settings: Settings) => {
     leaderRunning: Metric.withAttributes(Metrics.leaderRunning, { lease }),
     leader: Metric.withAttributes(Metrics.leader, { lease, identity: settings.identity }),
     terms: Metric.withAttributes(Metrics.terms, { lease }),
-    losses: (reason: string) => Metric.withAttributes(Metrics.losses, { lease, reason }),
-    takeovers: (cause: string) => Metric.withAttributes(Metrics.takeovers, { lease, cause }),
+    losses: (reason: LossCause) => Metric.withAttributes(Metrics.losses, { lease, reason }),
+    takeovers: (cause: TakeoverCause) => Metric.withAttributes(Metrics.takeovers, { lease, cause }),
     renewalDuration: Metric.withAttributes(Metrics.renewalDuration, { lease }),
     leaderlessSeconds: Metric.withAttributes(Metrics.leaderlessSeconds, { lease }),
     validityLeft: Metric.withAttributes(Metrics.validityLeft, { lease }),
@@ -110,6 +112,27 @@ const makeMetrics = (settings: Settings) => {
     watchReconnects: Metric.withAttributes(Metrics.watchReconnects, { lease })
   }
 }
+
+const takeoverCauses: ReadonlyArray<TakeoverCause> = ["created", "released", "expired", "resumed"]
+
+/**
+ * Shows every series whose attributes are known at 0: a counter that appears
+ * with its first increment has, for Prometheus, never grown, and a follower
+ * that exports no gauge cannot be told from one that is not scraped.
+ */
+export const showMetrics = ({ metrics }: Environment): Effect.Effect<void> =>
+  Effect.all([
+    Metric.update(metrics.leader, 0),
+    ...[
+      metrics.leaderRunning,
+      metrics.terms,
+      metrics.leaderlessSeconds,
+      metrics.overruns,
+      metrics.watchReconnects,
+      ...LossCause.literals.map(metrics.losses),
+      ...takeoverCauses.map(metrics.takeovers)
+    ].map((counter) => Metric.update(counter, 0))
+  ], { discard: true })
 
 /** Nanoseconds as seconds, for metrics. */
 export const seconds = (duration: bigint): number => Number(duration) / 1e9

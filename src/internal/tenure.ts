@@ -235,6 +235,12 @@ export const renewing = Effect.fnUntraced(function*(
     }
     yield* span(Effect.gen(function*() {
       const { committed, left, made } = yield* writeOnce(environment, observer, pen, tenure, Writes.renew)
+      yield* Effect.annotateCurrentSpan(
+        Result.match(made.result, {
+          onSuccess: () => ({ outcome: "committed", secondsLeft: seconds(left) }),
+          onFailure: (error) => ({ outcome: error.reason._tag })
+        })
+      )
       if (committed !== undefined && left < worst) {
         worst = left
         yield* Metric.update(environment.metrics.validityLeft, seconds(worst))
