@@ -6,13 +6,13 @@
 import * as Esbuild from "esbuild"
 import { spawnSync } from "node:child_process"
 import { chmod, rm } from "node:fs/promises"
-import { createRequire } from "node:module"
+import { fileURLToPath } from "node:url"
 
-const require = createRequire(import.meta.url)
+const tsc = fileURLToPath(new URL("../node_modules/typescript/bin/tsc", import.meta.url))
 
 await rm("dist", { recursive: true, force: true })
 
-const compiled = spawnSync(process.execPath, [require.resolve("typescript/bin/tsc"), "-p", "tsconfig.build.json"], {
+const compiled = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json"], {
   stdio: "inherit"
 })
 if (compiled.status !== 0) {

@@ -1,0 +1,84 @@
+/**
+ * Holds the documentation to the code: what the README and the pages under docs
+ * show in TypeScript is type-checked and run, and everything that is exported
+ * says what it is.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { basename, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+// Beside the tests, so that they are resolved as the tests are; hidden, so that nobody takes them for one.
+const directory = join(root, "test/.docs")
+
+interface Fence {
+  readonly title: string
+  readonly code: string
+  readonly file: string
+}
+
+const fences = (path: string): ReadonlyArray<Fence> =>
+  [...readFileSync(join(root, path), "utf8").matchAll(/^( *)```ts\n([\s\S]*?)^ *```$/gm)].map((match, index) => ({
+    title: `${path}, TypeScript ${index + 1}`,
+    code: match[2]!.replaceAll(new RegExp(`^${match[1]}`, "gm"), ""),
+    file: join(directory, `${basename(path, ".md")}-${index + 1}.ts`)
+  }))
+
+const examples = ["README.md", ...globSync("docs/*.md", { cwd: root })].flatMap(fences)
+
+rmSync(directory, { recursive: true, force: true })
+mkdirSync(directory, { recursive: true })
+for (const example of examples) {
+  writeFileSync(example.file, example.code)
+}
+
+const isApp = (example: Fence) => example.code.includes("NodeRuntime.runMain")
+
+describe("TypeScript in the documentation", () => {
+  it("has examples", () => {
+    assert.isAbove(examples.length, 2)
+  })
+
+  it("type-checks", { timeout: 60_000 }, async () => {
+    const config = join(directory, "tsconfig.json")
+    writeFileSync(
+      config,
+      JSON.stringify({
+        extends: "../../tsconfig.json",
+        compilerOptions: { noUnusedLocals: false },
+        files: examples.map((example) => basename(example.file)),
+        include: []
+      })
+    )
+    const tsc = join(root, "node_modules/typescript/bin/tsc")
+    const { stdout } = await promisify(execFile)(process.execPath, [tsc, "-p", config], { cwd: root })
+      .catch((error: { readonly stdout: string }) => error)
+    assert.strictEqual(stdout, "")
+  })
+})
+
+for (const example of examples.filter((example) => !isApp(example))) {
+  // Tests register themselves; the rest only has to load.
+  describe(example.title, async () => {
+    await import(/* @vite-ignore */ example.file)
+    it("loads", () => {})
+  })
+}
+
+describe("Exports", () => {
+  for (const path of globSync(["src/*.ts", "src/testing/*.ts"], { cwd: root })) {
+    it(`${path} documents everything it exports`, () => {
+      const lines = readFileSync(join(root, path), "utf8").split("\n")
+      assert.strictEqual(lines[0], "/**", "a module begins with what it is for")
+      const undocumented = lines.filter((line, index) =>
+        /^export (?:const|class|interface|type|function|declare|\* as|\{)/.test(line) &&
+        !/\*\/$/.test(lines[index - 1] ?? "")
+      )
+      assert.deepStrictEqual(undocumented, [])
+    })
+  }
+})
