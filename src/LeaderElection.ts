@@ -365,8 +365,11 @@ export const make: Effect.Effect<
     leadership: Leadership["Service"]
   ) =>
     Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+      // A program that ends by itself: leadership is over before its finalizers run, as where it is stopped.
       const fiber = yield* Effect.scopedWith((scope) =>
-        Effect.provideContext(program, Context.make(Leadership, leadership).pipe(Context.add(Scope.Scope, scope)))
+        Effect.provideContext(program, Context.make(Leadership, leadership).pipe(Context.add(Scope.Scope, scope))).pipe(
+          Effect.ensuring(endTerm(tenure))
+        )
       ).pipe(
         Effect.interruptible,
         Effect.forkChild({ startImmediately: true })
@@ -567,6 +570,7 @@ export const layerConfig = (
  * An election on Kubernetes: {@link layer} with the store on the API server, the
  * credentials of the Pod (or, outside a cluster, of the kubeconfig), and a clock
  * that notices suspension. What is not named is read from the environment.
+ * `client` is the connection, by default that of `KubernetesClient.layer`.
  *
  * **Example** (Naming the Lease in code)
  *
@@ -580,12 +584,13 @@ export const layerConfig = (
  * @since 0.1.0
  */
 export const layerKubernetes = (
-  input?: LeaderElectionConfig.Input
+  input?: LeaderElectionConfig.Input,
+  client: Layer.Layer<KubernetesClient.KubernetesClient, KubernetesConfigError> = KubernetesClient.layer
 ): Layer.Layer<LeaderElection, LeaderElectionError | KubernetesConfigError> =>
   layer(input).pipe(
     Layer.provide(KubernetesLeaseStore.layer),
     Layer.provide(layerCredentialsNamespace),
-    Layer.provide(KubernetesClient.layer),
+    Layer.provide(client),
     Layer.provide(SuspendWitness.layerNode)
   )
 
