@@ -117,7 +117,7 @@ export const renewalDuration = Metric.histogram("leader_election_renewal_duratio
  * **Details**
  *
  * A conflict is counted too: several candidates that try for one free Lease make
- * one each but for the winner.
+ * one each but for the winner. A read that finds no Lease has not failed.
  *
  * @category metrics
  * @since 0.1.0

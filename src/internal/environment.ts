@@ -65,6 +65,10 @@ export const make = (
     wallClock: Effect.clockWith((clock) => Effect.map(clock.currentTimeNanos, (now) => now / 1000n)),
     metrics: makeMetrics(settings),
     onFailure: Effect.fnUntraced(function*(error) {
+      // An absent Lease is an answer: every first start gets it.
+      if (error.verb === "get" && error.reason._tag === "LeaseNotFound") {
+        return
+      }
       yield* Metric.update(
         Metric.withAttributes(Metrics.failedAttempts, {
           lease: formatKey(key),
