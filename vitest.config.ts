@@ -6,7 +6,8 @@ const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta
 // Tests, and the README's code that they run, import the package by its own name.
 const alias = [
   { find: /^effect-kubernetes-leader-election$/, replacement: src("index.ts") },
-  { find: /^effect-kubernetes-leader-election\/testing$/, replacement: src("testing/index.ts") }
+  { find: /^effect-kubernetes-leader-election\/testing$/, replacement: src("testing/index.ts") },
+  { find: /^effect-kubernetes-leader-election\/promise$/, replacement: src("promise.ts") }
 ]
 
 export default defineConfig({

@@ -1,0 +1,152 @@
+import { NodeServices } from "@effect/platform-node"
+import { assert, it } from "@effect/vitest"
+import { Effect, FileSystem } from "effect"
+import {
+  type LeadershipHandle,
+  LeaderElectionFailure,
+  runAsLeader,
+  type Status
+} from "effect-kubernetes-leader-election/promise"
+import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
+
+const withServer = <A>(
+  f: (options: {
+    readonly server: LeaseApiServer.LeaseApiServer["Service"]
+    readonly settings: {
+      readonly kubeconfig: string
+      readonly name: string
+      readonly namespace: string
+      readonly newLease: "lead"
+      readonly leaseDuration: "2 seconds"
+      readonly onLog: () => void
+    }
+  }) => Promise<A>
+) =>
+  Effect.gen(function*() {
+    const server = yield* LeaseApiServer.LeaseApiServer
+    const fs = yield* FileSystem.FileSystem
+    const directory = yield* fs.makeTempDirectoryScoped()
+    const kubeconfig = yield* server.writeKubeconfig(`${directory}/kubeconfig`)
+    const settings = {
+      kubeconfig,
+      name: "jobs",
+      namespace: "default",
+      newLease: "lead",
+      leaseDuration: "2 seconds",
+      onLog: () => {}
+    } as const
+    return yield* Effect.promise(() => f({ server, settings }))
+  }).pipe(Effect.provide([LeaseApiServer.layer(), NodeServices.layer]))
+
+const holder = (server: LeaseApiServer.LeaseApiServer["Service"]) =>
+  Effect.runPromise(Effect.map(
+    server.cluster.lease({ namespace: "default", name: "jobs" }),
+    (lease) => lease?.holderIdentity
+  ))
+
+it.live("runs the program as leader, gives its value and releases the Lease", () =>
+  withServer(async ({ server, settings }) => {
+    const statuses: Array<Status> = []
+    let seen: LeadershipHandle | undefined
+    const value = await runAsLeader(
+      { ...settings, identity: "one", onStatus: (status) => statuses.push(status) },
+      async (leadership) => {
+        seen = leadership
+        assert.strictEqual(await holder(server), "one")
+        assert.isTrue(leadership.isValid)
+        assert.isAbove(leadership.remaining, 0)
+        leadership.ensure()
+        await leadership.confirm()
+        return 42
+      }
+    )
+    assert.strictEqual(value, 42)
+    assert.strictEqual(await holder(server), "")
+    assert.isFalse(seen!.isValid)
+    assert.strictEqual(seen!.remaining, 0)
+    assert.throws(() => seen!.ensure(), LeaderElectionFailure)
+    const states = statuses.map((status) => status.state)
+    assert.deepStrictEqual(
+      states.filter((state, index) => state !== states[index - 1]),
+      ["idle", "following", "leading", "ending", "idle"]
+    )
+    assert.strictEqual(statuses.find((status) => status.state === "leading")?.fencingToken, seen!.fencingToken)
+  }))
+
+it.live("rejects with what the program throws, and releases the Lease", () =>
+  withServer(async ({ server, settings }) => {
+    const error = new Error("no money")
+    const thrown = await runAsLeader({ ...settings, identity: "one" }, () => Promise.reject(error)).catch((e) => e)
+    assert.strictEqual(thrown, error)
+    assert.strictEqual(await holder(server), "")
+  }))
+
+it.live("aborts the program's signal when leadership goes, and waits for the program", () =>
+  withServer(async ({ server, settings }) => {
+    let ended = false
+    const thrown: unknown = await runAsLeader({ ...settings, identity: "one" }, async (_, signal) => {
+      await Effect.runPromise(server.cluster.deleteLease({ namespace: "default", name: "jobs" }))
+      await new Promise((resolve) => signal.addEventListener("abort", resolve))
+      await Promise.resolve()
+      ended = true
+    }).catch((e) => e)
+    assert.isTrue(ended)
+    assert.instanceOf(thrown, LeaderElectionFailure)
+    assert.strictEqual(thrown.code, "LeadershipLost")
+    assert.strictEqual(thrown.lossCause, "LeaseDeleted")
+  }))
+
+it.live("campaigns again after a loss where it is asked to", () =>
+  withServer(async ({ server, settings }) => {
+    const tokens: Array<bigint> = []
+    await runAsLeader({ ...settings, identity: "one", again: true }, async (leadership, signal) => {
+      tokens.push(leadership.fencingToken)
+      if (tokens.length === 1) {
+        await Effect.runPromise(server.cluster.deleteLease({ namespace: "default", name: "jobs" }))
+        await new Promise((resolve) => signal.addEventListener("abort", resolve))
+      }
+    })
+    assert.strictEqual(tokens.length, 2)
+    assert.isTrue(tokens[1]! > tokens[0]!)
+  }))
+
+it.live("ends with the reason of its own signal, while it waits and while it leads", () =>
+  withServer(async ({ server, settings }) => {
+    const reason = new Error("shutting down")
+    const leading = new AbortController()
+    const first = runAsLeader({ ...settings, identity: "one", signal: leading.signal }, async (_, signal) => {
+      const waiting = new AbortController()
+      const second = runAsLeader(
+        {
+          ...settings,
+          identity: "two",
+          signal: waiting.signal,
+          onStatus: (status) => status.leader === "one" && waiting.abort(reason)
+        },
+        () => assert.fail("two leaders")
+      ).catch((e) => e)
+      assert.strictEqual(await second, reason)
+      leading.abort(reason)
+      await new Promise((resolve) => signal.aborted ? resolve(undefined) : signal.addEventListener("abort", resolve))
+    }).catch((e) => e)
+    assert.strictEqual(await first, reason)
+    assert.strictEqual(await holder(server), "")
+  }))
+
+it.live("says what is wrong with the settings", () =>
+  withServer(async ({ settings }) => {
+    const thrown: unknown = await runAsLeader({ ...settings, name: "No Name" }, () => {}).catch((e) => e)
+    assert.instanceOf(thrown, LeaderElectionFailure)
+    assert.strictEqual(thrown.code, "InvalidSettings")
+    assert.include(thrown.message, "No Name")
+  }))
+
+it.live("says where it looked for credentials", () =>
+  withServer(async ({ settings }) => {
+    const thrown: unknown = await runAsLeader({ ...settings, kubeconfig: "/nowhere/kubeconfig" }, () => {}).catch((e) =>
+      e
+    )
+    assert.instanceOf(thrown, LeaderElectionFailure)
+    assert.strictEqual(thrown.code, "Credentials")
+    assert.include(thrown.message, "/nowhere/kubeconfig")
+  }))
