@@ -4,7 +4,10 @@
  * says what it is.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { execFile } from "node:child_process"
+import { Effect } from "effect"
+import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
+import * as Esbuild from "esbuild"
+import { execFile, spawn } from "node:child_process"
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { basename, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -67,6 +70,53 @@ for (const example of examples.filter((example) => !isApp(example))) {
     await import(/* @vite-ignore */ example.file)
     it("loads", () => {})
   })
+}
+
+for (const example of examples.filter(isApp)) {
+  it.live(`${example.title} leads and releases on SIGTERM`, () =>
+    Effect.gen(function*() {
+      const server = yield* LeaseApiServer.LeaseApiServer
+      const bundle = example.file.replace(/ts$/, "mjs")
+      yield* Effect.promise(() =>
+        Esbuild.build({
+          entryPoints: [example.file],
+          outfile: bundle,
+          bundle: true,
+          platform: "node",
+          format: "esm",
+          packages: "external",
+          alias: { "effect-kubernetes-leader-election": join(root, "src/index.ts") }
+        })
+      )
+      const kubeconfig = yield* server.writeKubeconfig(join(directory, "kubeconfig"))
+      const app = spawn(process.execPath, [bundle], {
+        env: {
+          PATH: process.env["PATH"],
+          KUBECONFIG: kubeconfig,
+          LEADER_ELECTION_NAME: "invoices",
+          LEADER_ELECTION_LEASE_DURATION: "1s"
+        }
+      })
+      yield* Effect.addFinalizer(() => Effect.sync(() => app.kill("SIGKILL")))
+      let output = ""
+      const exited = new Promise((resolve) => app.on("exit", resolve))
+      const leads = new Promise<void>((resolve) =>
+        app.stdout.on("data", (data) => {
+          output += String(data)
+          if (output.includes("Sending invoices")) {
+            resolve()
+          }
+        })
+      )
+      app.stderr.on("data", (data) => (output += String(data)))
+      const key = { namespace: "default", name: "invoices" }
+      yield* Effect.promise(() => Promise.race([leads, exited]))
+      assert.include(output, "Sending invoices")
+      assert.isNotEmpty((yield* server.cluster.lease(key))?.holderIdentity)
+      app.kill("SIGTERM")
+      yield* Effect.promise(() => exited)
+      assert.strictEqual((yield* server.cluster.lease(key))?.holderIdentity, "")
+    }).pipe(Effect.provide(LeaseApiServer.layer())), { timeout: 30_000 })
 }
 
 describe("Exports", () => {
