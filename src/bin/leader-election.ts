@@ -1,0 +1,112 @@
+/**
+ * The command line: `leader-election SUBCOMMAND`.
+ *
+ * Each subcommand is a module that exports its `command`. What only one of them
+ * needs, and takes time to load, it imports when it is run.
+ *
+ * @internal
+ */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Cause from "effect/Cause"
+import * as CliConfig from "effect/cli/CliConfig"
+import * as CliError from "effect/cli/CliError"
+import * as CliOutput from "effect/cli/CliOutput"
+import * as Command from "effect/cli/Command"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Runtime from "effect/Runtime"
+import packageJson from "../../package.json" with { type: "json" }
+import { descriptions, exitCodes, ofSignal } from "./exitCodes.ts"
+import { isFailure, report } from "./failure.ts"
+import * as Log from "./log.ts"
+import { LogFormat } from "./options.ts"
+import { command as run } from "./run.ts"
+
+const subcommands = [
+  run
+] as const
+
+// Known as soon as the arguments are, for what is told after the command has failed.
+let format: Log.Format = "text"
+
+const layerLogger = Layer.unwrap(Effect.map(LogFormat, (given) => {
+  format = given
+  return Logger.layer([Log.logger(given)])
+}))
+
+const root = Command.make("leader-election").pipe(
+  Command.withDescription(
+    "Leader election on Kubernetes Leases, for any program.\n\n" +
+      `Exit codes:\n${descriptions.map(([code, meaning]) => `  ${code.padEnd(8)} ${meaning}`).join("\n")}`
+  ),
+  Command.withSubcommands(subcommands),
+  Command.provide(layerLogger),
+  Command.withGlobalFlags([LogFormat])
+)
+
+/** A mistake in the arguments is one line on stderr, not the whole help. */
+const layerPresenter = CliOutput.layerPresenter({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Effect.sync(() => {
+        const path = event.commandPath.join(" ")
+        for (const error of event.errors) {
+          Log.writeLine(`${path}: ${error.message.replace(/\s*\n\s*/g, " ")} (see ${path} --help)`)
+        }
+      })
+      : CliOutput.defaultPresenter.present(event)
+})
+
+const program = Command.run(root, { version: packageJson.version }).pipe(
+  Effect.provide([
+    NodeServices.layer,
+    layerPresenter,
+    CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
+  ])
+)
+
+/** Tells what went wrong, and gives the exit code. */
+const conclude = <E>(exit: Exit.Exit<unknown, E>, received: NodeJS.Signals | undefined): number => {
+  if (Exit.isSuccess(exit)) {
+    return exitCodes.success
+  }
+  if (Cause.hasInterruptsOnly(exit.cause)) {
+    return received === undefined ? exitCodes.internal : ofSignal(received)
+  }
+  const error = Cause.squash(exit.cause)
+  if (CliError.isCliError(error) && error._tag === "ShowHelp") {
+    return error.errors.length === 0 ? exitCodes.success : exitCodes.usage
+  }
+  const failure = isFailure(error) ? report(error) : undefined
+  const { exitCode, message } = failure ??
+    { exitCode: exitCodes.internal, message: `this is a defect: ${Cause.pretty(exit.cause)}` }
+  if (message !== "") {
+    Log.writeFailure(format, message)
+  }
+  return exitCode
+}
+
+// A pipe that nobody reads any more: `leader-election status | head -1`.
+process.stdout.on("error", () => process.exit(exitCodes.failure))
+
+// A command that listens to a signal itself has taken it over from here: it ends when it sees fit.
+const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
+  let received: NodeJS.Signals | undefined
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => {
+      if (process.listenerCount(signal) === 1) {
+        received ??= signal
+        fiber.interruptUnsafe(fiber.id)
+      }
+    })
+  }
+  fiber.addObserver((exit) => {
+    const exitCode = conclude(exit, received)
+    teardown(exit, () => process.stdout.write("", () => process.exit(exitCode)))
+  })
+})
+
+runMain(program, { disableErrorReporting: true })

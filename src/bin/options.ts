@@ -1,0 +1,115 @@
+/**
+ * The options that several commands share: the settings of an election, each by
+ * its own name, and where the cluster is. What is not given comes from the
+ * environment.
+ *
+ * @internal
+ */
+import * as Flag from "effect/cli/Flag"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import type * as Duration from "effect/Duration"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import { examples, parse } from "../internal/duration.ts"
+import * as KubernetesClient from "../KubernetesClient.ts"
+import type { KubernetesConfigError } from "../KubernetesError.ts"
+import * as KubernetesLeaseStore from "../KubernetesLeaseStore.ts"
+import * as LeaderElection from "../LeaderElection.ts"
+import * as LeaderElectionConfig from "../LeaderElectionConfig.ts"
+import type { LeaderElectionError } from "../LeaderElectionError.ts"
+import * as SuspendWitness from "../SuspendWitness.ts"
+import type { Format } from "./log.ts"
+
+const optional = <A>(flag: Flag.Flag<A>): Flag.Flag<A | undefined> =>
+  Flag.map(Flag.optional(flag), Option.getOrUndefined)
+
+/** An optional text. */
+export const text = (name: string, metavar: string, description: string): Flag.Flag<string | undefined> =>
+  optional(Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description)))
+
+/** An optional duration: `15s`, `1m30s`, `15 seconds`, or plain seconds. */
+export const duration = (name: string, description: string): Flag.Flag<Duration.Duration | undefined> =>
+  optional(
+    Flag.String(name).pipe(
+      Flag.withMetavar("DURATION"),
+      Flag.withDescription(description),
+      Flag.filterMap(
+        (given) => Option.fromNullishOr(parse(given)),
+        (given) => `"${given}" is no duration; write it as ${examples}`
+      )
+    )
+  )
+
+/** The namespace, for commands that look at Leases without taking part. */
+export const namespace = text(
+  "namespace",
+  "NAMESPACE",
+  "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, POD_NAMESPACE, or that of the credentials)"
+)
+
+/** Where the cluster is: for every command that makes requests. */
+export const connection = {
+  kubeconfig: text("kubeconfig", "FILE", "Kubeconfig (else the Pod's service account, KUBECONFIG or ~/.kube/config)"),
+  context: text("context", "NAME", "Context of the kubeconfig (else its current one)")
+}
+
+/** What {@link connection} gives. */
+export interface Connection {
+  readonly kubeconfig: string | undefined
+  readonly context: string | undefined
+}
+
+/** The settings of an election: for every command that takes part. Named as the settings are, so that they are an input. */
+export const settings = {
+  name: text("name", "LEASE", "Name of the Lease, the same for all replicas (LEADER_ELECTION_NAME)"),
+  namespace,
+  identity: text("identity", "TEXT", "Stands in the Lease as its holder (LEADER_ELECTION_IDENTITY, or <Pod>_<uid>)"),
+  leaseDuration: duration("lease-duration", "How long the others wait for a leader that is silent (default 15s)"),
+  renewInterval: duration("renew-interval", "From one renewal to the next (default leaseDuration / 3)"),
+  renewDeadline: duration("renew-deadline", "Without renewal for this long, leadership is lost (default ⅔)"),
+  retryPeriod: duration("retry-period", "From a failed attempt to the next (default leaseDuration × 2/15)"),
+  requestTimeout: duration("request-timeout", "Time limit of one request (default retryPeriod)"),
+  newLease: optional(
+    Flag.Literals("new-lease", ["wait", "lead"]).pipe(
+      Flag.withDescription("Lead on a Lease younger than leaseDuration: wait (safe, default), or lead at once")
+    )
+  ),
+  watch: optional(
+    Flag.Boolean("watch").pipe(
+      Flag.withDescription("Watch the Lease (default); --no-watch polls it every retryPeriod")
+    )
+  )
+}
+
+/** The log's format, for all commands. */
+export const LogFormat = GlobalFlag.Setting("log")<Format>({
+  flag: Flag.Literals("log", ["text", "json"]).pipe(
+    Flag.withDefault("text"),
+    Flag.withDescription("Format of the log on stderr: text, or one JSON object a line")
+  )
+})
+
+/** The connection that the options name. */
+export const layerClient = (
+  options: Connection
+): Layer.Layer<KubernetesClient.KubernetesClient, KubernetesConfigError> =>
+  options.kubeconfig === undefined && options.context === undefined
+    ? KubernetesClient.layer
+    : KubernetesClient.layerKubeconfig({ file: options.kubeconfig, context: options.context })
+
+/** The namespace of the credentials is where a Lease is, unless something says otherwise. */
+export const layerCredentialsNamespace: Layer.Layer<never, never, KubernetesClient.KubernetesClient> = Layer.effect(
+  LeaderElectionConfig.CredentialsNamespace,
+  KubernetesClient.KubernetesClient.useSync((client) => client.namespace)
+)
+
+/** The election that the options name. */
+export const layerElection = (
+  options: Connection & LeaderElectionConfig.Input
+): Layer.Layer<LeaderElection.LeaderElection, LeaderElectionError | KubernetesConfigError> =>
+  LeaderElection.layer(options).pipe(
+    Layer.provide(KubernetesLeaseStore.layer),
+    Layer.provide(layerCredentialsNamespace),
+    Layer.provide(layerClient(options)),
+    Layer.provide(SuspendWitness.layerNode)
+  )
