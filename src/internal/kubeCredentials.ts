@@ -55,7 +55,14 @@ export const make: (options: {
     Effect.gen(function*() {
       const credentials = yield* options.load(fresh)
       const now = yield* monotonic
-      current = { credentials, staleAt: now + maxAge, ...life(now, credentials.lifetime) }
+      current = {
+        credentials,
+        staleAt: now + maxAge,
+        // The same ones, read again, have not become younger.
+        ...(current !== undefined && same(current.credentials, credentials)
+          ? { renewAt: current.renewAt, expiredAt: current.expiredAt }
+          : life(now, credentials.lifetime))
+      }
       return credentials
     }).pipe(
       Effect.timeoutOrElse({
@@ -74,7 +81,7 @@ export const make: (options: {
         // The API server decides whether what we have is still good.
         yield* Effect.logWarning(`Credentials not renewed, the former ones are used on: ${error.message}`)
         const now = yield* monotonic
-        current = { ...current, staleAt: now + maxAge, renewAt: undefined, expiredAt: undefined }
+        current = { ...current, staleAt: now + maxAge, renewAt: current.renewAt && now + maxAge }
         return current.credentials
       }))
     )
@@ -105,13 +112,13 @@ export const make: (options: {
       if (current?.expiredAt !== undefined && now >= current.expiredAt) {
         return yield* join(true)
       }
-      if (current === undefined || now >= current.staleAt) {
-        return yield* join(false)
+      if (current?.renewAt !== undefined && now >= current.renewAt) {
+        if (running === undefined) {
+          yield* start(true)
+        }
+        return current.credentials
       }
-      if (current.renewAt !== undefined && now >= current.renewAt && running === undefined) {
-        yield* start(true)
-      }
-      return current.credentials
+      return current === undefined || now >= current.staleAt ? yield* join(false) : current.credentials
     }),
     renew: (refused) =>
       Effect.suspend(() =>

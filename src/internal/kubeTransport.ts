@@ -257,7 +257,7 @@ const connectionError = (
   const code = Predicate.hasProperty(cause, "code") && Predicate.isString(cause.code) ? cause.code : undefined
   const text = errorText(cause)
   const message = code !== undefined && untrusted.has(code)
-    ? `the certificate of ${origin} is not trusted (${code}: ${text}); it must be signed by ${
+    ? `the certificate of ${origin} is not trusted (${code}); it must be signed by ${
       tls.trust ?? (tls.ca === undefined ? "a CA that Node knows" : "the CA that was given")
     }`
     : progress.sent
