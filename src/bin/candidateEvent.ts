@@ -43,6 +43,7 @@ export const CandidateEvent = Schema.Struct({
     "error",
     "exit"
   ]),
+  pid: Schema.Number,
   identity: Schema.String,
   /** Who holds the Lease, as seen by this candidate; null where nobody does, or nothing is known. */
   leader: Schema.NullOr(Schema.String),
@@ -53,7 +54,6 @@ export const CandidateEvent = Schema.Struct({
   cause: Schema.optional(Schema.String),
   /** For how long the leadership is valid without another renewal. */
   remainingMs: Schema.optional(Schema.Number),
-  pid: Schema.optional(Schema.Number),
   message: Schema.optional(Schema.String)
 })
 

@@ -19,6 +19,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
 import packageJson from "../../package.json" with { type: "json" }
+import { command as candidate } from "./candidate.ts"
 import { descriptions, exitCodes, ofSignal } from "./exitCodes.ts"
 import { isFailure, report } from "./failure.ts"
 import * as Log from "./log.ts"
@@ -26,7 +27,8 @@ import { LogFormat } from "./options.ts"
 import { command as run } from "./run.ts"
 
 const subcommands = [
-  run
+  run,
+  candidate
 ] as const
 
 // Known as soon as the arguments are, for what is told after the command has failed.

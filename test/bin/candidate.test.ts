@@ -9,14 +9,14 @@ import { join } from "node:path"
 import * as Candidate from "../../src/bin/candidate.ts"
 import { type CandidateEvent, decodeLine } from "../../src/bin/candidateEvent.ts"
 
-const options: Candidate.Options = {
+const options: Candidate.Behaviour = {
   step: undefined,
   journal: undefined,
   ending: Duration.zero,
   block: Duration.millis(1)
 }
 
-const start = Effect.fnUntraced(function*(identity: string, given?: Partial<Candidate.Options>) {
+const start = Effect.fnUntraced(function*(identity: string, given?: Partial<Candidate.Behaviour>) {
   const lines: Array<string> = []
   const election = yield* LeaderElection.make.pipe(
     Effect.provideService(LeaderElectionConfig.LeaderElectionConfig, {
