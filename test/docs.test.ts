@@ -126,7 +126,7 @@ describe("Exports", () => {
       assert.strictEqual(lines[0], "/**", "a module begins with what it is for")
       const undocumented = lines.filter((line, index) =>
         /^export (?:const|class|interface|type|function|declare|\* as|\{)/.test(line) &&
-        !/\*\/$/.test(lines[index - 1] ?? "")
+        !(lines[index - 1] ?? "").endsWith("*/")
       )
       assert.deepStrictEqual(undocumented, [])
     })

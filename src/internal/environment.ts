@@ -5,7 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Latch from "effect/Latch"
+import type * as Latch from "effect/Latch"
 import * as Metric from "effect/Metric"
 import type { Settings } from "../LeaderElectionConfig.ts"
 import { LossCause } from "../LeaderElectionError.ts"
