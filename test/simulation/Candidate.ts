@@ -1,0 +1,355 @@
+/**
+ * A candidate: one Pod after another on one node, each running the real election in a simulated process, over a
+ * connection on which everything goes wrong that the weather tells.
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
+import * as Queue from "effect/Queue"
+import * as References from "effect/References"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as LeaderElection from "../../src/LeaderElection.ts"
+import { LeaderElectionConfig, type Settings } from "../../src/LeaderElectionConfig.ts"
+import { Leadership } from "../../src/Leadership.ts"
+import type { LeaseError } from "../../src/LeaseError.ts"
+import type { LeaseKey, LeaseWrite } from "../../src/LeaseRecord.ts"
+import { type LeaseChange, type LeaseResponse, LeaseStore } from "../../src/LeaseStore.ts"
+import { SuspendWitness } from "../../src/SuspendWitness.ts"
+import { type Fault, LeaseFaults, MemoryLeaseStore } from "../../src/testing/index.ts"
+import type * as Monitor from "./Monitor.ts"
+import type { Simulation } from "./Simulation.ts"
+import { makeContext, milli, Process, second } from "./World.ts"
+
+/** What each request of a connection meets. */
+export type Weather = (request: LeaseFaults.Request) => Fault.Fault
+
+/** How long the programs of a run take to end, and what they do. */
+export interface ProgramOptions {
+  /** Longest time from its interruption to its end. */
+  readonly ending: number
+  /** How long a term's program runs at most, unless it is stopped. */
+  readonly lifetime: () => number
+}
+
+export interface CandidateOptions {
+  readonly name: string
+  readonly rate: number
+  readonly wallOffset: number
+  readonly witness: boolean
+  readonly watch: boolean
+  readonly settings: Omit<Settings, "identity" | "pod" | "watch">
+  /** Whether its Lease names its Pod as owner. */
+  readonly owned: boolean
+  readonly program: ProgramOptions
+  readonly weather: Weather
+}
+
+export class Candidate {
+  readonly simulation: Simulation
+  readonly options: CandidateOptions
+  process: Process | undefined
+  faults: LeaseFaults.LeaseFaults["Service"] | undefined
+  podUid = ""
+  identity = ""
+  /** Set while the Pod is to be kept from starting again. */
+  stopped = false
+  private main: Fiber.Fiber<unknown, unknown> | undefined
+  private scope: Scope.Closeable | undefined
+  private starts = 0
+
+  constructor(simulation: Simulation, options: CandidateOptions) {
+    this.simulation = simulation
+    this.options = options
+  }
+
+  get name(): string {
+    return this.options.name
+  }
+
+  get podKey(): LeaseKey {
+    return { namespace: this.options.settings.namespace, name: `pod-${this.name}` }
+  }
+
+  get alive(): boolean {
+    return this.process?.alive === true
+  }
+
+  /** Starts the process: in a new Pod, or again in the one that it had. */
+  start(pod: "new" | "same"): void {
+    if (this.alive || this.stopped) {
+      return
+    }
+    const { world, cluster } = this.simulation
+    const existing = world.sync(cluster.pod(this.podKey))
+    if (pod === "new" || existing === undefined || existing.uid !== this.podUid) {
+      const created = existing ?? world.sync(Effect.orDie(cluster.createPod(this.podKey)))
+      this.podUid = created.uid
+    }
+    this.identity = `${this.podKey.name}_${this.podUid.slice(-4)}`
+    this.starts++
+    const process = new Process(world, {
+      name: `${this.name}${this.starts}`,
+      rate: this.options.rate,
+      wallOffset: this.options.wallOffset,
+      lateness: () => world.dice.chance(0.05) ? -world.dice.between(0, 0.9) * milli : world.dice.scale(0.01, 4) * milli
+    })
+    this.process = process
+    world.note(process.name, () => `starts as ${this.identity}`)
+    const scope = world.sync(Scope.make())
+    this.scope = scope
+    const store = world.sync(MemoryLeaseStore.make(cluster, { name: process.name }))
+    const faults = world.sync(
+      Effect.provideService(LeaseFaults.make(this.simulation.monitor.spy(this, process, store)), Scope.Scope, scope)
+    )
+    world.sync(faults.decide(this.options.weather))
+    this.faults = faults
+    this.simulation.onConnection(this)
+    const settings: Settings = {
+      ...this.options.settings,
+      identity: this.identity,
+      pod: this.options.owned ? { name: this.podKey.name, uid: this.podUid } : undefined,
+      watch: this.options.watch
+    }
+    const context = contextOf(process, this.options.witness).pipe(
+      Context.add(LeaderElectionConfig, settings),
+      Context.add(LeaseStore, bridge(this.simulation, this, process, faults.store)),
+      Context.add(LeaderElection.ProcessElections, new Set<string>())
+    )
+    const identity = this.identity
+    const main = Effect.scoped(Effect.gen({ self: this }, function*() {
+      const election = yield* LeaderElection.make
+      while (true) {
+        yield* Effect.provideService(
+          LeaderElection.whileLeadingForever(this.program(process, identity)),
+          LeaderElection.LeaderElection,
+          election
+        )
+        yield* Effect.sleep(process.dice.scale(1, 3000))
+      }
+    }))
+    const fiber = Effect.runForkWith(context)(main)
+    this.main = fiber
+    fiber.addObserver((exit) => {
+      if (process.alive) {
+        world.note(
+          process.name,
+          () => `ends: ${Exit.isSuccess(exit) ? "done" : Cause.pretty(exit.cause).split("\n")[0]}`
+        )
+        this.end(process)
+        if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+          this.simulation.onFailure(this, exit.cause)
+        }
+      }
+    })
+  }
+
+  private program(process: Process, identity: string): Effect.Effect<void, never, Leadership> {
+    const { monitor } = this.simulation
+    const { ending, lifetime } = this.options.program
+    const { dice } = process
+    return Effect.gen({ self: this }, function*() {
+      const leadership = yield* Leadership
+      const term = monitor.begin(this, process, identity, leadership)
+      const end = process.monotonic() + lifetime()
+      // What the interruption has to wait for, and then the finalizer: together within `ending`.
+      const busy = dice.chance(0.3) ? dice.between(0, ending * 0.5) : 0
+      const closing = dice.chance(0.2) ? 0 : dice.between(0, ending * (busy > 0 ? 0.5 : 1))
+      yield* this.work(process, term, end, busy).pipe(
+        Effect.onExit((exit) =>
+          Effect.suspend(() => {
+            monitor.closing(term, Exit.isFailure(exit))
+            return closing === 0 ? Effect.void : Effect.sleep(Duration.millis(Math.floor(closing / milli)))
+          })
+        ),
+        Effect.ensuring(Effect.sync(() => monitor.end(term)))
+      )
+    })
+  }
+
+  private work(process: Process, term: Monitor.ObservedTerm, end: number, busy: number) {
+    const { monitor } = this.simulation
+    const { dice } = process
+    return Effect.gen(function*() {
+      while (process.monotonic() < end) {
+        yield* Effect.sleep(Math.ceil(dice.scale(20, 2500)))
+        const roll = dice.next()
+        if (roll < 0.5) {
+          monitor.step(term, false)
+        } else if (roll < 0.85) {
+          if (Exit.isFailure(yield* Effect.exit(term.leadership.ensure))) {
+            // Told at the point of use; the interruption follows.
+            yield* Effect.never
+          }
+          monitor.step(term, true)
+        } else if (roll < 0.9) {
+          const asked = process.world.now
+          if (Exit.isSuccess(yield* Effect.exit(term.leadership.confirm))) {
+            monitor.confirmed(term, asked)
+          }
+        } else if (busy > 0) {
+          yield* Effect.uninterruptible(Effect.sleep(Duration.millis(Math.floor(busy / milli))))
+        }
+      }
+    })
+  }
+
+  /** SIGTERM, and SIGKILL after 30 s. */
+  terminate(): void {
+    const { main, process } = this
+    if (process === undefined || main === undefined || !process.alive) {
+      return
+    }
+    this.simulation.world.note(process.name, () => "is asked to end")
+    process.deliver(() => main.interruptUnsafe())
+    this.simulation.world.after(30 * second, () => this.end(process))
+  }
+
+  /** SIGKILL: its fibers get no time, no answers and no finalizers any more. */
+  kill(): void {
+    if (this.process !== undefined) {
+      this.end(this.process)
+    }
+  }
+
+  private end(process: Process): void {
+    if (!process.alive) {
+      return
+    }
+    const { world } = this.simulation
+    world.note(process.name, () => "is dead")
+    process.kill()
+    this.simulation.monitor.onDead(process)
+    if (this.process === process && this.faults !== undefined && this.scope !== undefined) {
+      // Its connections close; what was sent may still be on its way.
+      world.sync(this.faults.endWatches)
+    }
+    this.simulation.onDead(this)
+  }
+}
+
+const contextOf = (process: Process, witness: boolean) => {
+  const { world } = process
+  const context = makeContext(process.clock, process.tasks, process.dice).pipe(
+    Context.add(Metric.MetricRegistry, new Map()),
+    Context.add(SuspendWitness, witness ? () => BigInt(process.uptime()) : undefined)
+  )
+  return world.tracing
+    ? context.pipe(
+      Context.add(References.MinimumLogLevel, "Info"),
+      Context.add(
+        Logger.CurrentLoggers,
+        new Set([
+          Logger.make(({ message }) =>
+            world.note(process.name, () => `  log: ${[message].flat().map(String).join(" ")}`)
+          )
+        ])
+      )
+    )
+    : context
+}
+
+const describeWrite = (write: LeaseWrite): string =>
+  write.holderIdentity === "" ? "release" : write.acquireTime === undefined ? "renew" : "take"
+
+const describeExit = (exit: Exit.Exit<LeaseResponse, LeaseError>): string =>
+  Exit.match(exit, {
+    onSuccess: ({ lease }) => `v${lease.resourceVersion} ${lease.holderIdentity}`,
+    onFailure: (cause) => {
+      const failure = Exit.findErrorOption(Exit.failCause(cause))
+      return failure._tag === "Some" ? failure.value.reason._tag : "interrupted"
+    }
+  })
+
+/** The process's side of its connection: requests leave it at once, answers and events wait while it is stalled. */
+const bridge = (
+  simulation: Simulation,
+  candidate: Candidate,
+  process: Process,
+  store: LeaseStore["Service"]
+): LeaseStore["Service"] => {
+  const { monitor, world } = simulation
+  const call = (
+    describe: () => string,
+    request: Effect.Effect<LeaseResponse, LeaseError>
+  ): Effect.Effect<LeaseResponse, LeaseError> =>
+    Effect.callback((resume) => {
+      monitor.onRequest(process)
+      const began = world.now
+      world.note(process.name, () => `-> ${describe()}`)
+      const fiber = world.fork(request)
+      let done = false
+      fiber.addObserver((exit) =>
+        process.deliver(() => {
+          if (!done) {
+            done = true
+            world.note(process.name, () => `<- ${describe()} of ${(began / second).toFixed(3)}: ${describeExit(exit)}`)
+            if (Exit.isSuccess(exit)) {
+              monitor.onSeen(process, exit.value.lease)
+            }
+            resume(exit)
+          }
+        })
+      )
+      return Effect.sync(() => {
+        done = true
+        fiber.interruptUnsafe()
+      })
+    })
+  return LeaseStore.of({
+    server: store.server,
+    get: (key) => call(() => "get", store.get(key)),
+    create: (key, write) => {
+      monitor.onWrite(candidate, process, undefined, write)
+      return call(() => "create", store.create(key, write))
+    },
+    patch: (key, resourceVersion, write) => {
+      monitor.onWrite(candidate, process, resourceVersion, write)
+      return call(() => `${describeWrite(write)} @v${resourceVersion}`, store.patch(key, resourceVersion, write))
+    },
+    changes: (key, since) =>
+      Stream.unwrap(Effect.gen(function*() {
+        const queue = yield* Queue.unbounded<LeaseChange, LeaseError | Cause.Done>()
+        yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            monitor.onRequest(process)
+            world.note(process.name, () => `-> watch from ${since}`)
+            const fiber = world.fork(Stream.runForEach(store.changes(key, since), (change) =>
+              Effect.sync(() =>
+                process.deliver(() => {
+                  if (change._tag === "Applied" || change._tag === "Deleted") {
+                    world.note(
+                      process.name,
+                      () => `<~ ${change._tag} v${change.lease.resourceVersion} ${change.lease.holderIdentity}`
+                    )
+                    if (change._tag === "Applied") {
+                      monitor.onSeen(process, change.lease)
+                    }
+                  }
+                  Queue.offerUnsafe(queue, change)
+                })
+              )))
+            fiber.addObserver((exit) =>
+              process.deliver(() => {
+                world.note(process.name, () =>
+                  `<~ watch ends${Exit.isSuccess(exit) ? "" : " broken"}`)
+                if (Exit.isSuccess(exit)) {
+                  Queue.endUnsafe(queue)
+                } else {
+                  Queue.failCauseUnsafe(queue, exit.cause)
+                }
+              })
+            )
+            return fiber
+          }),
+          (fiber) => Effect.sync(() => fiber.interruptUnsafe())
+        )
+        return Stream.fromQueue(queue)
+      }))
+  })
+}

@@ -1,0 +1,338 @@
+/**
+ * The invariants. The monitor sees everything at once, in true time: every request as it leaves its process, every
+ * write as the server commits it, every term, and every step of every program. What it finds ends the run.
+ */
+import { Clock as ClockRef } from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type { Leadership } from "../../src/Leadership.ts"
+import type { LeaseRecord, LeaseWrite } from "../../src/LeaseRecord.ts"
+import { LeaseStore } from "../../src/LeaseStore.ts"
+import type { Candidate } from "./Candidate.ts"
+import type { Simulation } from "./Simulation.ts"
+import { format, milli, type Process, second, Violation } from "./World.ts"
+
+/** A term, as its program and the world see it. */
+export interface ObservedTerm {
+  readonly candidate: Candidate
+  readonly process: Process
+  readonly identity: string
+  readonly leadership: Leadership["Service"]
+  readonly begun: number
+  program: "running" | "closing" | "ended"
+  /** Process's monotonic time at which the validity ends, as last asked. */
+  validUntil: number
+  /** Once it was found invalid; nothing may revive it. */
+  final: boolean
+}
+
+// How late the timers of a process that is not stalled may be.
+const lateness = 20 * milli
+
+export class Monitor {
+  readonly simulation: Simulation
+  /** Terms whose leadership may be valid, or whose program still runs. */
+  readonly terms: Array<ObservedTerm> = []
+  /** The Lease as it is stored. */
+  record: LeaseRecord | undefined
+  /** True times of the last write by the record's holder, and of the last change at all. */
+  private holderWroteAt = 0
+  private changedAt = 0
+  private lastToken = 0n
+  private readonly requests = new WeakMap<Process, Array<number>>()
+  private readonly known = new WeakMap<Process, Map<bigint, LeaseRecord>>()
+  /** Statistics. */
+  begun = 0
+  steps = 0
+  requestCount = 0
+  lost = 0
+
+  constructor(simulation: Simulation) {
+    this.simulation = simulation
+  }
+
+  private get world() {
+    return this.simulation.world
+  }
+
+  private fail(invariant: string, detail: string): never {
+    // Whoever it was that noticed may be a fiber, whose failure is its own: the world ends the run.
+    throw this.world.violate(new Violation(invariant, detail))
+  }
+
+  // --- leadership -----------------------------------------------------------------------------------------------
+
+  isValid(term: ObservedTerm): boolean {
+    return Effect.runSync(Effect.provideService(term.leadership.isValid, ClockRef, term.process.clock))
+  }
+
+  /** After each step of true time. */
+  check(): void {
+    if (this.terms.length < 2) {
+      return
+    }
+    let leader: ObservedTerm | undefined
+    for (let i = this.terms.length - 1; i >= 0; i--) {
+      const term = this.terms[i]!
+      if (!this.isValid(term)) {
+        this.settle(term, i)
+        continue
+      }
+      if (term.final) {
+        this.fail("a term once over stays over", describe(term))
+      }
+      if (leader !== undefined && leader.identity !== term.identity) {
+        this.fail("at most one valid leader", `${describe(term)} and ${describe(leader)}`)
+      }
+      leader = term
+    }
+  }
+
+  /** Whether somebody leads. */
+  leader(): ObservedTerm | undefined {
+    return this.terms.find((term) => this.isValid(term))
+  }
+
+  private settle(term: ObservedTerm, index: number): void {
+    term.final = true
+    if (term.program === "ended") {
+      this.terms.splice(index, 1)
+    }
+  }
+
+  private remember(term: ObservedTerm): void {
+    const left = Effect.runSync(Effect.provideService(term.leadership.remaining, ClockRef, term.process.clock))
+    const nanos = Number(Duration.toNanosUnsafe(left))
+    if (nanos > 0) {
+      term.validUntil = term.process.monotonic() + nanos
+    } else {
+      term.validUntil = Math.min(term.validUntil, term.process.monotonic())
+    }
+  }
+
+  // --- programs -------------------------------------------------------------------------------------------------
+
+  begin(
+    candidate: Candidate,
+    process: Process,
+    identity: string,
+    leadership: Leadership["Service"]
+  ): ObservedTerm {
+    const term: ObservedTerm = {
+      candidate,
+      process,
+      identity,
+      leadership,
+      begun: this.world.now,
+      program: "running",
+      validUntil: process.monotonic(),
+      final: false
+    }
+    this.world.note(process.name, () => `LEADS with token ${leadership.fencingToken}`)
+    this.begun++
+    for (const other of this.terms) {
+      if (other.program !== "ended") {
+        this.overlap(term, other)
+      }
+    }
+    if (leadership.fencingToken <= this.lastToken) {
+      this.fail("fencing tokens grow", `${describe(term)} after ${this.lastToken}`)
+    }
+    this.lastToken = leadership.fencingToken
+    this.terms.push(term)
+    this.remember(term)
+    this.simulation.onLeader()
+    return term
+  }
+
+  private overlap(term: ObservedTerm, other: ObservedTerm): void {
+    if (other.process === term.process) {
+      this.fail("no campaign while the last program runs", describe(term))
+    }
+    if (other.identity === term.identity || !this.simulation.programsNeverOverlap) {
+      return
+    }
+    // A process that does not run cannot stop its program either.
+    const { process } = other
+    const left = (process.monotonic() - other.validUntil) / process.options.rate
+    const lostAt = this.world.now - left
+    const { renewDeadline } = this.simulation.timing
+    if (
+      process.state === "running" && process.stalledUntil < lostAt - lateness &&
+      process.suspendedUntil < lostAt - renewDeadline
+    ) {
+      this.fail("programs never overlap", `${describe(term)} while that of ${describe(other)} is ${other.program}`)
+    }
+  }
+
+  step(term: ObservedTerm, guarded: boolean): void {
+    this.steps++
+    if (this.isValid(term)) {
+      this.remember(term)
+      return
+    }
+    if (guarded) {
+      this.fail("ensure is right", `a step of ${describe(term)} although it is not valid`)
+    }
+    const { process } = term
+    const late = (process.monotonic() - term.validUntil) / process.options.rate
+    if (late > lateness && process.stalledUntil < this.world.now - late && process.suspendedUntil < 0) {
+      this.fail("no program step while invalid", `${describe(term)}, ${(late / second).toFixed(3)} s after its end`)
+    }
+  }
+
+  confirmed(term: ObservedTerm, asked: number): void {
+    if (this.record === undefined || this.holderWroteAt < asked) {
+      this.fail("confirm is a committed renewal", describe(term))
+    }
+  }
+
+  closing(term: ObservedTerm, interrupted: boolean): void {
+    term.program = "closing"
+    this.world.note(term.process.name, () => "program is closing")
+    if (interrupted && this.isValid(term)) {
+      this.fail("leadership ends before its finalizers run", describe(term))
+    }
+  }
+
+  end(term: ObservedTerm): void {
+    term.program = "ended"
+    this.world.note(term.process.name, () => "program has ended")
+  }
+
+  onDead(process: Process): void {
+    for (let i = this.terms.length - 1; i >= 0; i--) {
+      if (this.terms[i]!.process === process) {
+        this.terms.splice(i, 1)
+      }
+    }
+  }
+
+  // --- requests -------------------------------------------------------------------------------------------------
+
+  onRequest(process: Process): void {
+    this.requestCount++
+    const { requestLimit } = this.simulation
+    const now = this.world.now
+    const times = this.requests.get(process) ?? []
+    times.push(now)
+    while (times[0]! < now - 10 * second) {
+      times.shift()
+    }
+    this.requests.set(process, times)
+    if (times.length > requestLimit) {
+      this.fail("requests stay few", `${times.length} by ${process.name} in 10 s`)
+    }
+  }
+
+  /** A record has reached this process. */
+  onSeen(process: Process, lease: LeaseRecord): void {
+    const known = this.known.get(process) ?? new Map<bigint, LeaseRecord>()
+    known.set(lease.resourceVersion, lease)
+    this.known.set(process, known)
+  }
+
+  /** A write leaves its process. */
+  onWrite(candidate: Candidate, process: Process, resourceVersion: bigint | undefined, write: LeaseWrite): void {
+    if (resourceVersion !== undefined) {
+      const decidedOn = this.known.get(process)?.get(resourceVersion)
+      if (decidedOn === undefined) {
+        this.fail("every patch carries the version it was decided on", `${process.name} never saw v${resourceVersion}`)
+      }
+      const transitions = write.leaseTransitions
+      if (transitions !== undefined && transitions - decidedOn.leaseTransitions > 1) {
+        this.fail("every patch carries the version it was decided on", `${process.name} on v${resourceVersion}`)
+      }
+    }
+    if (write.holderIdentity === "") {
+      for (const term of this.terms) {
+        if (term.process === process && term.program !== "ended") {
+          this.fail("finalizers end before the release", `${describe(term)} is ${term.program}`)
+        }
+        if (term.process === process && this.isValid(term)) {
+          this.fail("leadership ends before the release", describe(term))
+        }
+      }
+    } else if (write.holderIdentity !== candidate.identity && candidate.process === process) {
+      this.fail("a candidate writes its own name", `${process.name} wrote ${write.holderIdentity}`)
+    }
+  }
+
+  /** The server's side of a connection: what is committed, and by whom. */
+  spy(candidate: Candidate, process: Process, store: LeaseStore["Service"]): LeaseStore["Service"] {
+    const { identity } = candidate
+    const { rate } = process.options
+    return LeaseStore.of({
+      ...store,
+      create: (key, write) =>
+        Effect.map(store.create(key, write), (response) => {
+          this.commit(process.name, identity, response.lease)
+          return response
+        }),
+      patch: (key, resourceVersion, write) =>
+        Effect.suspend(() => {
+          const before = this.record
+          return Effect.map(store.patch(key, resourceVersion, write), (response) => {
+            if (before === undefined || before.resourceVersion !== resourceVersion) {
+              this.fail(
+                "every write is guarded",
+                `${process.name} decided on v${resourceVersion}, and changed v${before?.resourceVersion}`
+              )
+            }
+            this.checkTakeover(process.name, identity, rate, before)
+            this.commit(process.name, identity, response.lease)
+            return response
+          })
+        })
+    })
+  }
+
+  private checkTakeover(name: string, identity: string, rate: number, before: LeaseRecord): void {
+    if (before.holderIdentity === identity) {
+      return
+    }
+    const duration = before.leaseDurationSeconds === undefined
+      ? this.simulation.timing.leaseDuration
+      : before.leaseDurationSeconds * second
+    const [since, wait] = before.holderIdentity !== ""
+      ? [this.holderWroteAt, duration]
+      : before.leaseDurationSeconds === 1
+      ? [0, 0]
+      : [this.changedAt, this.simulation.timing.leaseDuration]
+    const waited = (this.world.now - since) * rate
+    if (waited < wait - 2) {
+      this.fail(
+        "nobody overwrites another's live lease",
+        `${name} took that of "${before.holderIdentity}" after ${(waited / second).toFixed(3)} s by its clock`
+      )
+    }
+  }
+
+  private commit(name: string, identity: string, lease: LeaseRecord): void {
+    this.world.note("server", () => `v${lease.resourceVersion} by ${name}: held by "${lease.holderIdentity}"`)
+    this.changedAt = this.world.now
+    if (lease.holderIdentity === identity || lease.uid !== this.record?.uid) {
+      this.holderWroteAt = this.world.now
+    }
+    this.record = lease
+  }
+
+  /** Somebody else may have changed the Lease. */
+  onForeign(lease: LeaseRecord | undefined, byHolder: boolean): void {
+    if (lease?.resourceVersion === this.record?.resourceVersion && lease?.uid === this.record?.uid) {
+      return
+    }
+    this.world.note(
+      "server",
+      () => lease === undefined ? "no Lease" : `v${lease.resourceVersion} by others: held by "${lease.holderIdentity}"`
+    )
+    this.changedAt = this.world.now
+    if (byHolder || lease?.holderIdentity !== this.record?.holderIdentity || lease?.uid !== this.record?.uid) {
+      this.holderWroteAt = this.world.now
+    }
+    this.record = lease
+  }
+}
+
+const describe = (term: ObservedTerm): string =>
+  `${term.process.name} (token ${term.leadership.fencingToken}, since ${format(term.begun)})`

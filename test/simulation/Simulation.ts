@@ -1,0 +1,229 @@
+/**
+ * One run: a cluster, its candidates, a storm of faults, and the calm after it. Everything is drawn from the seed.
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
+import * as LeaderElectionConfig from "../../src/LeaderElectionConfig.ts"
+import type { LeaseKey } from "../../src/LeaseRecord.ts"
+import { MemoryCluster } from "../../src/testing/index.ts"
+import { Candidate } from "./Candidate.ts"
+import { Monitor } from "./Monitor.ts"
+import * as Dice from "./random.ts"
+import * as Storm from "./storm.ts"
+import { format, milli, second, Violation, World } from "./World.ts"
+
+/** What a run came to. */
+export interface Outcome {
+  readonly seed: number
+  readonly violation: Violation | undefined
+  /** True time simulated. */
+  readonly duration: number
+  readonly terms: number
+  readonly programSteps: number
+  readonly requests: number
+  readonly steps: number
+  /** From the last fault and its late effects until somebody led. */
+  readonly leaderless: number
+  readonly faults: ReadonlyMap<string, number>
+  readonly timeline: ReadonlyArray<string>
+}
+
+export const key: LeaseKey = { namespace: "default", name: "demo" }
+
+export class Simulation {
+  readonly world: World
+  readonly dice: Dice.Dice
+  readonly cluster: MemoryCluster.MemoryCluster["Service"]
+  readonly monitor: Monitor
+  readonly candidates: Array<Candidate> = []
+  readonly weather: Storm.Weather
+  readonly faults = new Map<string, number>()
+  readonly timing: {
+    readonly leaseDuration: number
+    readonly renewDeadline: number
+    readonly retryPeriod: number
+    readonly ending: number
+    /** Relative difference of the clocks' rates. */
+    readonly skew: number
+  }
+  /** Whether R + S ≤ D / (1 + e) holds. */
+  readonly programsNeverOverlap: boolean
+  readonly requestLimit: number
+  readonly stormEnds: number
+  /** The last moment at which a fault, or a late effect of one, can have happened. */
+  lastFault = 0
+  private firstLeaderAt: number | undefined
+  private endsAt = 0
+
+  constructor(seed: number, tracing: boolean) {
+    this.world = new World(seed, tracing)
+    this.dice = Dice.make(seed, "scenario")
+    const { dice } = this
+    this.cluster = this.world.sync(
+      Effect.provideService(
+        MemoryCluster.make({ collector: { _tag: "manual" } }),
+        Scope.Scope,
+        this.world.sync(Scope.make())
+      )
+    )
+
+    const leaseSeconds = dice.pick([15, 15, 15, 6, 10, 30])
+    const settings = {
+      ...LeaderElectionConfig.defaultsFor(Duration.seconds(leaseSeconds)),
+      ...key
+    }
+    const leaseDuration = leaseSeconds * second
+    const renewDeadline = nanos(settings.renewDeadline)
+    const retryPeriod = nanos(settings.retryPeriod)
+    const skew = dice.pick([0, 0, 0.001, 0.01, 0.1, 0.2, 0.45])
+    const ending = leaseDuration / (1 + skew) - renewDeadline - 0.1 * second
+    this.programsNeverOverlap = ending > 0
+    this.timing = { leaseDuration, renewDeadline, retryPeriod, ending: Math.max(0, ending), skew }
+    this.requestLimit = 40 + Math.ceil((10 * second) / retryPeriod) * 6
+    this.monitor = new Monitor(this)
+    this.world.check = () => this.monitor.check()
+    this.weather = new Storm.Weather(this)
+
+    this.stormEnds = dice.between(60, 240) * second * (leaseSeconds / 15)
+    const count = dice.pick([2, 2, 3, 3, 3, 4, 5, 7])
+    const base = dice.chance(0.7) ? 1 : 1 / (1 + skew)
+    for (let i = 0; i < count; i++) {
+      const candidate = new Candidate(this, {
+        name: "abcdefg"[i]!,
+        rate: base * (1 + skew * dice.pick([0, 1, dice.next()])),
+        wallOffset: Math.floor(dice.pick([0, dice.between(-5, 5), dice.between(-86_400, 86_400)]) * second),
+        witness: true,
+        watch: dice.chance(0.9),
+        settings,
+        owned: dice.chance(0.8),
+        program: {
+          ending: this.timing.ending,
+          lifetime: () => dice.chance(0.8) || this.isCalm ? Infinity : dice.scale(0.1, 60) * second
+        },
+        weather: (request) => this.weather.decide(candidate, request)
+      })
+      this.candidates.push(candidate)
+      this.world.at(dice.between(0, dice.chance(0.5) ? 0.1 : 40) * second, () => candidate.start("new"))
+    }
+    Storm.plan(this)
+  }
+
+  get isCalm(): boolean {
+    return this.world.now >= this.stormEnds
+  }
+
+  /** Counts a fault, and notes that its effects may last for so long. */
+  fault(kind: string, lasts = 0): void {
+    this.faults.set(kind, (this.faults.get(kind) ?? 0) + 1)
+    this.lastFault = Math.max(this.lastFault, this.world.now + lasts)
+  }
+
+  /** Does something to the cluster that is nobody's request. */
+  foreign<A, E>(effect: Effect.Effect<A, E>, byHolder = false): A | undefined {
+    const done = this.world.sync(Effect.match(effect, { onFailure: () => undefined, onSuccess: (value) => value }))
+    this.monitor.onForeign(this.world.sync(this.cluster.lease(key)), byHolder)
+    this.collect()
+    return done
+  }
+
+  /** Lets the garbage collector go on with what it has found, one step at a time. */
+  collect(): void {
+    for (const { id } of this.world.sync(this.cluster.collector.pending)) {
+      if (!this.collecting.has(id)) {
+        this.collecting.add(id)
+        this.collectLater(id)
+      }
+    }
+  }
+
+  private readonly collecting = new Set<string>()
+
+  private collectLater(id: string): void {
+    const delay = this.dice.scale(1, this.dice.chance(0.1) ? 5000 : 20) * milli
+    this.lastFault = Math.max(this.lastFault, this.world.now + delay)
+    this.world.after(delay, () => {
+      const done = this.world.sync(this.cluster.collector.step(id))
+      if (done !== undefined) {
+        this.world.note("collector", () => `${done.step} ${done.job.kind}: ${done.outcome}`)
+      }
+      this.collecting.delete(id)
+      this.foreign(Effect.void)
+    })
+  }
+
+  onConnection(_candidate: Candidate): void {}
+
+  onDead(candidate: Candidate): void {
+    void candidate
+  }
+
+  /** The main fiber of a candidate has failed: its container is started again, as the kubelet does. */
+  onFailure(candidate: Candidate, cause: Cause.Cause<unknown>): void {
+    this.world.note(candidate.name, () => Cause.pretty(cause).split("\n")[0]!)
+    const delay = this.dice.scale(0.5, 10) * second
+    this.fault("restart", delay)
+    this.world.after(delay, () => candidate.start("same"))
+  }
+
+  onLeader(): void {
+    if (this.endsAt > 0 && this.firstLeaderAt === undefined) {
+      this.firstLeaderAt = this.world.now
+    }
+  }
+
+  run(): Outcome {
+    const { skew, leaseDuration, retryPeriod } = this.timing
+    let violation: Violation | undefined
+    let leaderless = 0
+    try {
+      this.world.run(this.stormEnds)
+      Storm.end(this)
+      // Late effects may have late effects.
+      while (this.lastFault > this.world.now) {
+        this.world.run(this.lastFault)
+      }
+      const calm = this.world.now
+      this.world.note("world", () => "CALM: nothing happens from now on")
+      this.endsAt = calm
+      const bound = 2 * leaseDuration * (1 + skew) + this.timing.ending + leaseDuration / 2 + 4 * retryPeriod
+      if (this.monitor.leader() !== undefined) {
+        this.firstLeaderAt = calm
+      }
+      this.world.run(calm + bound)
+      leaderless = (this.firstLeaderAt ?? this.world.now) - calm
+      if (this.monitor.leader() === undefined) {
+        throw new Violation("somebody leads after the last fault", `nobody after ${format(bound)} s of calm`)
+      }
+      const terms = this.monitor.begun
+      this.world.run(calm + bound + 4 * leaseDuration)
+      if (this.monitor.begun !== terms || this.monitor.leader() === undefined) {
+        throw new Violation("a healthy leader is not lost", "the leader changed although nothing happened")
+      }
+    } catch (error) {
+      if (!(error instanceof Violation)) {
+        throw error
+      }
+      violation = error
+      this.world.note("world", () => `VIOLATION of "${error.invariant}": ${error.message}`)
+    }
+    return {
+      seed: this.world.seed,
+      violation,
+      duration: this.world.now,
+      terms: this.monitor.begun,
+      programSteps: this.monitor.steps,
+      requests: this.monitor.requestCount,
+      steps: this.world.steps,
+      leaderless,
+      faults: this.faults,
+      timeline: this.world.timeline
+    }
+  }
+}
+
+const nanos = (duration: Duration.Duration): number => Number(Duration.toNanosUnsafe(duration))
+
+export const simulate = (seed: number, options: { readonly trace?: boolean } = {}): Outcome =>
+  new Simulation(seed, options.trace === true).run()
