@@ -323,7 +323,7 @@ export interface Options {
   readonly namespaces?: ReadonlyArray<string> | "any" | undefined
   /** How the garbage collector runs; by default by itself, some milliseconds after a change. */
   readonly collector?: CollectorMode | undefined
-  /** How often a watch gets a bookmark, `null` for never; 1 minute by default. */
+  /** How often a watch gets a bookmark, if anything was written since; `null` for never. 1 minute by default. */
   readonly bookmarkInterval?: Duration.Input | null | undefined
   /** How many changes a watch can go back; 1000 by default. */
   readonly history?: number | undefined
@@ -442,8 +442,10 @@ export const make = Effect.fnUntraced(function*(
       const queue = yield* Queue.unbounded<WatchElement, ApiError | Cause.Done>()
       // The answer begins in any case: what is wrong with `since` is told inside it.
       Queue.offerUnsafe(queue, { _tag: "Opened" })
+      let told = since ?? objects.version()
       const subscribed = objects.watch(target, since, {
         onEvent: (event) => {
+          told = event.version > told ? event.version : told
           Queue.offerUnsafe(queue, { _tag: "Event", event })
         },
         onClose: () => {
@@ -458,7 +460,11 @@ export const make = Effect.fnUntraced(function*(
       if (bookmarkInterval !== undefined) {
         yield* Effect.sleep(bookmarkInterval).pipe(
           Effect.andThen(Effect.sync(() => {
-            Queue.offerUnsafe(queue, { _tag: "Bookmark", version: objects.version() })
+            // Where nothing was written, there is nothing new to resume from, and the real server is silent too.
+            if (objects.version() > told) {
+              told = objects.version()
+              Queue.offerUnsafe(queue, { _tag: "Bookmark", version: told })
+            }
           })),
           Effect.forever,
           Effect.provideService(Clock.Clock, clock),

@@ -8,6 +8,9 @@
 /** What can happen to one request on its way. */
 export * as Fault from "./Fault.ts"
 
+/** A local API server that speaks the real one's HTTP. */
+export * as LeaseApiServer from "./LeaseApiServer.ts"
+
 /** Faults in front of any `LeaseStore`, controlled while the election runs. */
 export * as LeaseFaults from "./LeaseFaults.ts"
 

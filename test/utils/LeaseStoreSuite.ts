@@ -602,7 +602,8 @@ export const suite = <E>(
           if (!bookmarks) return context.skip("the API server sends one a minute")
           const { lease } = yield* store.create(key, full)
           const { bookmark } = yield* follow(store, key, lease.resourceVersion)
-          assert.isTrue((yield* Effect.timeout(bookmark, "5 seconds")) >= lease.resourceVersion)
+          yield* store.create({ ...key, name: `${key.name}-other` }, full)
+          assert.isTrue((yield* Effect.timeout(bookmark, "5 seconds")) > lease.resourceVersion)
         }))
     })
 

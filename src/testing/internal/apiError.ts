@@ -9,7 +9,7 @@ import type { ResourceType } from "./resources.ts"
 export interface StatusCause {
   readonly reason: string
   readonly message: string
-  readonly field: string
+  readonly field?: string
 }
 
 export interface StatusDetails {
@@ -18,6 +18,7 @@ export interface StatusDetails {
   readonly kind?: string
   readonly uid?: string
   readonly causes?: ReadonlyArray<StatusCause>
+  readonly retryAfterSeconds?: number
 }
 
 /**

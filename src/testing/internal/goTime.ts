@@ -40,7 +40,7 @@ export const normalise = (text: string): Result.Result<string | null, string> =>
   }
   const micros = MicroTime.parse(padded)
   return micros === undefined
-    ? Result.fail(`parsing time ${JSON.stringify(text)}: day out of range`)
+    ? Result.fail(`parsing time ${JSON.stringify(text)}: time zone offset hour out of range`)
     : Result.succeed(MicroTime.format(micros))
 }
 
@@ -61,6 +61,12 @@ const findProblem = (text: string): string | undefined => {
       return `: ${range[0]} out of range`
     }
     rest = rest.slice(match[0].length)
+  }
+  // What JavaScript would carry over into the next month.
+  const [year = 0, month = 0, day = 0] = text.split(/[-T]/).map(Number)
+  const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
+  if (day > (month === 2 ? leap ? 29 : 28 : [4, 6, 9, 11].includes(month) ? 30 : 31)) {
+    return ": day out of range"
   }
   return rest === "" ? undefined : `: extra text: ${JSON.stringify(rest)}`
 }

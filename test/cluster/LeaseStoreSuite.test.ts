@@ -1,0 +1,59 @@
+import { Effect, Layer } from "effect"
+import * as LeaseApiSuite from "../utils/LeaseApiSuite.ts"
+import { type KubeCluster, startCluster } from "./utils/KubeCluster.ts"
+import { scoped, sharedCluster } from "./utils/Testing.ts"
+
+/**
+ * A cluster in which version 1 is too old to watch from. An API server that has seen all versions knows none that is, so
+ * a local one is started again after something was written.
+ */
+const agedCluster = async (): Promise<KubeCluster> => {
+  const shared = await sharedCluster()
+  if (shared.descriptor.kind === "existing") return shared
+  await shared[Symbol.asyncDispose]()
+  const cluster = await startCluster()
+  await cluster.admin.createNamespace()
+  await cluster.stopApiServer()
+  await cluster.startApiServer()
+  return cluster
+}
+
+/** A user with every right, by token: the administrator may be known by a certificate only. */
+const createSuperuser = Effect.fnUntraced(function*(cluster: KubeCluster, namespace: string) {
+  const { admin } = cluster
+  const bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+  yield* Effect.acquireRelease(
+    Effect.promise(async () => {
+      await admin.createServiceAccount(namespace, "superuser")
+      await admin.ok("POST", bindings, {
+        metadata: { name: namespace },
+        roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "cluster-admin" },
+        subjects: [{ kind: "ServiceAccount", name: "superuser", namespace }]
+      })
+    }),
+    () => Effect.promise(() => admin.request("DELETE", `${bindings}/${namespace}`))
+  )
+  return yield* Effect.promise(() => admin.createToken(namespace, "superuser"))
+})
+
+const apiEnvironment = Layer.effect(
+  LeaseApiSuite.Environment,
+  Effect.gen(function*() {
+    const cluster = yield* scoped(agedCluster)
+    const namespace = yield* Effect.promise(() => cluster.admin.createNamespace())
+    const token = yield* createSuperuser(cluster, namespace)
+    yield* Effect.promise(() => cluster.admin.createServiceAccount(namespace, "stranger"))
+    const stranger = {
+      token: yield* Effect.promise(() => cluster.admin.createToken(namespace, "stranger")),
+      user: `system:serviceaccount:${namespace}:stranger`
+    }
+    const client = LeaseApiSuite.makeClient({ url: cluster.url, ca: cluster.ca, token })
+    // A new right takes some milliseconds to be known.
+    yield* client.request("GET", "/api/v1/namespaces").pipe(
+      Effect.repeat({ until: ({ status }) => status === 200, times: 100 })
+    )
+    return LeaseApiSuite.Environment.of({ client, namespace, missingNamespace: `${namespace}-missing`, stranger })
+  })
+)
+
+LeaseApiSuite.suite("kube-apiserver", apiEnvironment)
