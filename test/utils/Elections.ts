@@ -2,7 +2,7 @@
  * Elections in memory: candidates on one cluster, each behind faults of its own, and a record of what happens when.
  */
 import { it } from "@effect/vitest"
-import { Cause, Clock, Effect, Exit, Fiber, Logger, Metric, References, Scope } from "effect"
+import { Cause, Clock, Effect, Exit, type Fiber, type Latch, Logger, Metric, References, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as LeaderElection from "../../src/LeaderElection.ts"
 import * as LeaderElectionConfig from "../../src/LeaderElectionConfig.ts"
@@ -23,6 +23,8 @@ export interface CandidateOptions {
   /** By how many milliseconds its wall clock is ahead. */
   readonly wallClock?: () => number
   readonly witness?: () => bigint
+  /** While it is closed, no timer of this replica fires: its process is stalled. */
+  readonly timers?: Latch.Latch
   /** In place of a connection of its own. */
   readonly store?: LeaseStore["Service"]
 }
@@ -103,7 +105,7 @@ const makeWorld = Effect.fnUntraced(function*(logs: ReadonlyArray<string>, optio
   const candidate: World["candidate"] = Effect.fnUntraced(function*(name, options = {}) {
     const base = options.store ?? (yield* MemoryLeaseStore.make(cluster, { name }))
     const faults = yield* LeaseFaults.make(base)
-    const own = options.wallClock === undefined ? clock : skewed(clock, options.wallClock)
+    const own = makeClock(clock, options)
     let crashed = false
     let leadership: Leadership["Service"] | undefined
     const say = (text: string) => Effect.suspend(() => crashed ? Effect.void : note(`${name} ${text}`))
@@ -184,8 +186,9 @@ const makeWorld = Effect.fnUntraced(function*(logs: ReadonlyArray<string>, optio
     note,
     logs,
     now: Effect.sync(millis),
-    until: (millis) => TestClock.setTime(millis),
-    settle: Effect.repeat(Effect.yieldNow, { times: 50 }).pipe(Effect.asVoid),
+    // The test clock does not wait for what the test has set off without it.
+    until: (millis) => Effect.andThen(settle, TestClock.setTime(millis)),
+    settle,
     lease: Effect.flatMap(
       cluster.lease(key),
       (lease) => lease === undefined ? Effect.die(new Error("no Lease")) : Effect.succeed(lease)
@@ -193,6 +196,8 @@ const makeWorld = Effect.fnUntraced(function*(logs: ReadonlyArray<string>, optio
   }
   return world
 })
+
+const settle: Effect.Effect<void> = Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: 100 }))
 
 const outcome = (exit: Exit.Exit<unknown, unknown>): string => {
   if (Exit.isSuccess(exit)) {
@@ -204,8 +209,7 @@ const outcome = (exit: Exit.Exit<unknown, unknown>): string => {
     : `fails: ${String(error)}`
 }
 
-/** A clock whose wall clock is ahead. */
-const skewed = (clock: Clock.Clock, ahead: () => number): Clock.Clock => {
+const makeClock = (clock: Clock.Clock, { timers, wallClock: ahead = () => 0 }: CandidateOptions): Clock.Clock => {
   const currentTimeMillisUnsafe = () => clock.currentTimeMillisUnsafe() + ahead()
   const currentTimeNanosUnsafe = () => clock.currentTimeNanosUnsafe() + BigInt(ahead()) * 1_000_000n
   return {
@@ -215,7 +219,8 @@ const skewed = (clock: Clock.Clock, ahead: () => number): Clock.Clock => {
     currentTimeNanos: Effect.sync(currentTimeNanosUnsafe),
     monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
     monotonicTimeNanos: clock.monotonicTimeNanos,
-    sleep: (duration) => clock.sleep(duration)
+    sleep: (duration) =>
+      timers === undefined ? clock.sleep(duration) : Effect.andThen(clock.sleep(duration), timers.await)
   }
 }
 
