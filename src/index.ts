@@ -31,6 +31,9 @@ export * as LeaderElectionMetrics from "./LeaderElectionMetrics.ts"
 /** Where an election stands. */
 export type * as LeaderElectionStatus from "./LeaderElectionStatus.ts"
 
+/** Health for liveness probes, with ready-made HTTP routes. */
+export * as LeaderHealth from "./LeaderHealth.ts"
+
 /** What a store can answer instead of a Lease. */
 export * as LeaseError from "./LeaseError.ts"
 
