@@ -20,6 +20,7 @@ import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
 import packageJson from "../../package.json" with { type: "json" }
 import { command as candidate } from "./candidate.ts"
+import { command as demo } from "./demo.ts"
 import { descriptions, exitCodes, ofSignal } from "./exitCodes.ts"
 import { isFailure, report } from "./failure.ts"
 import * as Log from "./log.ts"
@@ -28,7 +29,8 @@ import { command as run } from "./run.ts"
 
 const subcommands = [
   run,
-  candidate
+  candidate,
+  demo
 ] as const
 
 // Known as soon as the arguments are, for what is told after the command has failed.

@@ -1,0 +1,70 @@
+/**
+ * Where a picture is drawn: redrawn in place on a terminal, or, into a pipe or
+ * a file, not at all.
+ *
+ * @internal
+ */
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stdio from "effect/Stdio"
+import * as Terminal from "effect/Terminal"
+
+export interface Screen {
+  /** Whether stdout is a terminal that can move its cursor: else only whole lines are of use. */
+  readonly isLive: boolean
+  readonly colors: boolean
+  /** Characters that fit into a line. */
+  readonly width: Effect.Effect<number>
+  /** Replaces what was drawn before. */
+  readonly draw: (lines: ReadonlyArray<string>) => Effect.Effect<void>
+}
+
+const variable = (name: string) => Effect.orElseSucceed(Config.option(Config.String(name)), Option.none<string>)
+
+/** Hides the cursor while the scope is open, where there is one. */
+export const make: Effect.Effect<Screen, never, Terminal.Terminal | Stdio.Stdio | Scope.Scope> = Effect.gen(
+  function*() {
+    const terminal = yield* Terminal.Terminal
+    const { stdoutIsTerminal } = yield* Stdio.Stdio
+    const isTerminal = yield* stdoutIsTerminal
+    const isLive = isTerminal && Option.getOrUndefined(yield* variable("TERM")) !== "dumb"
+    const colors = isLive && Option.isNone(yield* variable("NO_COLOR"))
+    const display = (text: string) => Effect.ignore(terminal.display(text))
+    if (isLive) {
+      yield* Effect.acquireRelease(display("\u001b[?25l"), () => display("\u001b[?25h"))
+    }
+    let drawn = 0
+    return {
+      isLive,
+      colors,
+      width: Effect.map(terminal.columns, (columns) => columns > 0 ? columns - 1 : 80),
+      draw: Effect.fnUntraced(function*(lines) {
+        const columns = yield* terminal.columns
+        const rows = yield* terminal.rows
+        const fitting = lines.slice(0, Math.max(1, rows - 1)).map((line) => cut(line, columns - 1))
+        yield* display(
+          (drawn > 0 ? `\u001b[${drawn}F` : "") + fitting.map((line) => `${line}\u001b[K\n`).join("") + "\u001b[J"
+        )
+        drawn = fitting.length
+      })
+    }
+  }
+)
+
+// oxlint-disable-next-line no-control-regex -- these are what is looked for
+const sequence = /(\u001b\[[\d;]*m)/
+
+/** The first characters of a line; colours take no room. */
+const cut = (line: string, width: number): string => {
+  let room = width
+  return line.split(sequence).map((part, index) => {
+    if (index % 2 === 1) {
+      return part
+    }
+    const fitting = part.slice(0, Math.max(0, room))
+    room -= fitting.length
+    return fitting
+  }).join("")
+}
