@@ -17,8 +17,8 @@ import {
 import { TestClock } from "effect/testing"
 import { spawn } from "node:child_process"
 import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises"
-import type { ServerResponse } from "node:http"
-import { createConnection, type Socket } from "node:net"
+import { createServer, type ServerResponse } from "node:http"
+import { type AddressInfo, createConnection, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { delimiter, join } from "node:path"
 import * as Kubeconfig from "../src/internal/kubeconfig.ts"
@@ -753,6 +753,22 @@ describe("in a cluster", () => {
       assert.strictEqual(reason.status, 401)
       assert.isFalse(reason.outcomeUnknown)
       assert.strictEqual(server.received.length, 2)
+    }))
+
+  it.live("knows that a write was not applied where only the refused one was sent", () =>
+    Effect.gen(function*() {
+      const server = createServer((_, response) => {
+        server.close()
+        json(response, 401, unauthorized, { connection: "close" })
+      })
+      yield* Effect.callback<void>((resume) => {
+        server.listen(0, "127.0.0.1", () => resume(Effect.void))
+      })
+      const { port } = server.address() as AddressInfo
+      const client = yield* to({ url: `http://127.0.0.1:${port}` })
+      const reason = yield* failure(client.request(post), "KubernetesConnectionError")
+      assert.strictEqual(reason.code, "ECONNREFUSED")
+      assert.isFalse(reason.outcomeUnknown)
     }))
 
   it.effect("goes on with the former token while the file cannot be read", () => {

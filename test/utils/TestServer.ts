@@ -92,6 +92,8 @@ export const serve = (
       })
     }
     const server = options.tls === undefined ? Http.createServer(listener) : Https.createServer(options.tls, listener)
+    // The client decides when a connection is no longer needed.
+    server.keepAliveTimeout = 0
     const host = options.host ?? "127.0.0.1"
     const sockets = new Set<Socket>()
     server.on("connection", (socket: Socket) => {
