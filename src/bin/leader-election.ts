@@ -26,9 +26,13 @@ import { isFailure, report } from "./failure.ts"
 import * as Log from "./log.ts"
 import { LogFormat } from "./options.ts"
 import { command as run } from "./run.ts"
+import { command as serve } from "./serve.ts"
+import { command as stepDown } from "./stepDown.ts"
 
 const subcommands = [
   run,
+  serve,
+  stepDown,
   candidate,
   demo
 ] as const

@@ -8,6 +8,7 @@
 import * as Flag from "effect/cli/Flag"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { examples, parse } from "../internal/duration.ts"
@@ -18,6 +19,8 @@ import * as LeaderElection from "../LeaderElection.ts"
 import * as LeaderElectionConfig from "../LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "../LeaderElectionError.ts"
 import * as SuspendWitness from "../SuspendWitness.ts"
+import { exitCodes } from "./exitCodes.ts"
+import { CommandFailure } from "./failure.ts"
 import type { Format } from "./log.ts"
 
 const optional = <A>(flag: Flag.Flag<A>): Flag.Flag<A | undefined> =>
@@ -102,6 +105,23 @@ export const layerCredentialsNamespace: Layer.Layer<never, never, KubernetesClie
   LeaderElectionConfig.CredentialsNamespace,
   KubernetesClient.KubernetesClient.useSync((client) => client.namespace)
 )
+
+/** The namespace that a command looks at: as {@link LeaderElectionConfig.make} has it. */
+export const resolveNamespace = (
+  given: string | undefined
+): Effect.Effect<string, CommandFailure, KubernetesClient.KubernetesClient> =>
+  KubernetesClient.KubernetesClient.use(({ namespace }) => {
+    const found = [given, process.env["LEADER_ELECTION_NAMESPACE"], process.env["POD_NAMESPACE"], namespace]
+      .find((name) => name !== undefined && name !== "")
+    return found === undefined
+      ? Effect.fail(
+        new CommandFailure({
+          message: "no namespace is given, and the credentials have none: say --namespace",
+          exitCode: exitCodes.usage
+        })
+      )
+      : Effect.succeed(found)
+  })
 
 /** The election that the options name. */
 export const layerElection = (

@@ -116,10 +116,13 @@ const runCommand = Effect.fnUntraced(
 
     // Until the Lease may be another's: leaseDuration × 0.95 after the start of the last renewal that succeeded.
     const deadline = fromNanos(programDeadline(Duration.toNanosUnsafe(settings.leaseDuration)))
-    const left = Effect.map(election.sinceRenewal, Option.match({
-      onNone: () => Duration.zero,
-      onSome: (since) => Duration.max(Duration.subtract(deadline, since), Duration.zero)
-    }))
+    const left = Effect.map(
+      election.sinceRenewal,
+      Option.match({
+        onNone: () => Duration.zero,
+        onSome: (since) => Duration.max(Duration.subtract(deadline, since), Duration.zero)
+      })
+    )
 
     if (signals.stop !== undefined) {
       // Told to end in the moment in which the term began: no COMMAND is started any more.
@@ -163,7 +166,9 @@ const runCommand = Effect.fnUntraced(
     yield* Child.end(child, leftBehind)
     const exitCode = Child.exitCodeOf(ended)
     yield* Effect.logInfo(
-      ended.signal === null ? `${plan.command} has ended with ${exitCode}` : `${plan.command} was ended by ${ended.signal}`
+      ended.signal === null
+        ? `${plan.command} has ended with ${exitCode}`
+        : `${plan.command} was ended by ${ended.signal}`
     )
     return exitCode
   },
@@ -179,7 +184,9 @@ const keepAlive = Effect.fnUntraced(function*(
   while (true) {
     const limit = yield* left
     guard.extend(limit)
-    yield* Effect.sleep(Duration.clamp(Duration.times(limit, 0.5), { minimum: Duration.millis(50), maximum: renewInterval }))
+    yield* Effect.sleep(
+      Duration.clamp(Duration.times(limit, 0.5), { minimum: Duration.millis(50), maximum: renewInterval })
+    )
   }
 })
 
