@@ -48,6 +48,7 @@ const attempts = Effect.fnUntraced(function*(
   const limit = (yield* environment.monotonic) + 2n * retryPeriod + requestTimeout
   // A take whose answer never came: only a read tells whether there is anything to release.
   let read = tenure === undefined
+  let conflicts = 0
   while (true) {
     const start = yield* environment.moment
     if (start.monotonic >= limit) {
@@ -85,7 +86,8 @@ const attempts = Effect.fnUntraced(function*(
       // A conflict tells that the Lease has changed, not whether it is still ours. An attempt of
       // unknown outcome is sent again on the same version: the guard makes that harmless.
       read = !isOutcomeUnknown(failure)
-      if (failure.reason._tag === "LeaseConflict") {
+      // From the second conflict on somebody else keeps writing: not at full speed against it.
+      if (failure.reason._tag === "LeaseConflict" && conflicts++ === 0) {
         continue
       }
     }
