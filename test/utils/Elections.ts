@@ -86,7 +86,8 @@ export const test = (
       Effect.provide(Logger.layer([logger])),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
-  })
+    // All tests of a file run at once, and the machine may be busy.
+  }, 60_000)
 
 const makeWorld = Effect.fnUntraced(function*(logs: ReadonlyArray<string>, options: MemoryCluster.Options) {
   const cluster = yield* MemoryCluster.make(options)
@@ -197,7 +198,7 @@ const makeWorld = Effect.fnUntraced(function*(logs: ReadonlyArray<string>, optio
   return world
 })
 
-const settle: Effect.Effect<void> = Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: 100 }))
+const settle: Effect.Effect<void> = Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: 40 }))
 
 const outcome = (exit: Exit.Exit<unknown, unknown>): string => {
   if (Exit.isSuccess(exit)) {
