@@ -128,7 +128,7 @@ export const demo = Effect.fnUntraced(
     const screen = yield* Screen.make
     const { colors } = screen
     const told: Array<string> = []
-    const say = (text: string, at: number, color = "0") => {
+    const say = (text: string, at: number, color?: string) => {
       const line = `${((at - zero) / 1000).toFixed(1).padStart(5)} s  ${paint(text, color, colors)}`
       told.push(line)
       return screen.isLive ? Effect.void : Console.log(line)
@@ -169,7 +169,7 @@ export const demo = Effect.fnUntraced(
         firstStarted ??= event.mono
         const line = describe(event)
         if (line !== undefined) {
-          run(say(`${replica.label} ${line}`, event.mono, event.event === "leading" ? "32" : "0"))
+          run(say(`${replica.label} ${line}`, event.mono, event.event === "leading" ? "32" : undefined))
         }
       }
     }

@@ -56,8 +56,8 @@ const styles: Record<Phase, { readonly symbol: string; readonly color: string; r
 const order: ReadonlyArray<Phase> = ["leads", "ends", "holds", "leadsCut", "cut", "follows", "gap"]
 
 /** `text` in a colour of the terminal: its number in the sequence `ESC [ … m`. */
-export const paint = (text: string, color: string, colors: boolean): string =>
-  colors && text !== "" ? `\u001b[${color}m${text}\u001b[0m` : text
+export const paint = (text: string, color: string | undefined, colors: boolean): string =>
+  colors && text !== "" && color !== undefined ? `\u001b[${color}m${text}\u001b[0m` : text
 
 /**
  * When no row leads, from the first moment that one did. A program that is
@@ -110,29 +110,45 @@ export const render = (picture: Picture): ReadonlyArray<string> => {
     return `${label.padEnd(labels)} ${line}${note === undefined || note === "" ? "" : ` ${note}`}`.trimEnd()
   })
 
-  const legend = order.filter((phase) => used.has(phase)).map((phase) =>
-    `${paint(styles[phase].symbol, styles[phase].color, colors)} ${styles[phase].meaning}`
-  )
+  const legend: Array<{ width: number; text: string }> = []
+  for (const phase of order.filter((phase) => used.has(phase))) {
+    const { color, meaning, symbol } = styles[phase]
+    const width = meaning.length + 2
+    const entry = `${paint(symbol, color, colors)} ${meaning}`
+    const line = legend.at(-1)
+    if (line === undefined || line.width + 3 + width > picture.width - labels - 1) {
+      legend.push({ width, text: entry })
+    } else {
+      line.width += 3 + width
+      line.text += `   ${entry}`
+    }
+  }
   return [
     `${" ".repeat(labels + 1)}${axis(picture, cells, step)}`.trimEnd(),
     ...drawn,
-    `${" ".repeat(labels + 1)}${legend.join("   ")}`.trimEnd()
+    ...legend.map(({ text }) => `${" ".repeat(labels + 1)}${text}`)
   ]
 }
 
-/** What fills most of a cell: two rows can never both seem to lead because a handover fell into one. */
+/**
+ * What fills most of a cell. Leading has to fill half of it: two rows never
+ * seem to lead at once because a handover fell into one cell.
+ */
 const prevailing = (spans: ReadonlyArray<Span>, from: number, to: number): Phase | undefined => {
   const filled = new Map<Phase, number>()
+  let empty = to - from
   for (const span of spans) {
     const overlap = Math.min(span.to ?? to, to) - Math.max(span.from, from)
     if (overlap > 0) {
       filled.set(span.phase, (filled.get(span.phase) ?? 0) + overlap)
+      empty -= overlap
     }
   }
   let best: Phase | undefined
-  let most = (to - from) / 2
+  let most = empty
   for (const [phase, time] of filled) {
-    if (time > most) {
+    const counts = (phase !== "leads" && phase !== "leadsCut") || time * 2 >= to - from
+    if (counts && time >= most) {
       best = phase
       most = time
     }
