@@ -25,6 +25,9 @@ export * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
 /** What a program can catch. */
 export * as LeaderElectionError from "./LeaderElectionError.ts"
 
+/** Many elections in one process, by name. */
+export * as LeaderElections from "./LeaderElections.ts"
+
 /** The metrics of the election. */
 export * as LeaderElectionMetrics from "./LeaderElectionMetrics.ts"
 
@@ -42,6 +45,9 @@ export * as LeaseRecord from "./LeaseRecord.ts"
 
 /** The seam between the election and where Leases are kept. */
 export * as LeaseStore from "./LeaseStore.ts"
+
+/** Metrics to a StatsD or DogStatsD server. */
+export * as StatsD from "./StatsD.ts"
 
 /** A clock that goes on while the machine is suspended. */
 export * as SuspendWitness from "./SuspendWitness.ts"

@@ -1,0 +1,135 @@
+/**
+ * Sends all metrics of the process to a StatsD or DogStatsD server over UDP.
+ *
+ * The election's metrics and those of your own program go the same way. Nothing
+ * here ever fails or delays the program: where nobody listens, packets are lost,
+ * as is usual with StatsD.
+ *
+ * @since 0.1.0
+ */
+import * as NodeDatagramSocket from "@effect/platform-node/NodeDatagramSocket"
+import * as Config from "effect/Config"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Statsd from "./internal/statsd.ts"
+
+/**
+ * Where to send, and in which words.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** By default `STATSD_HOST`, or `127.0.0.1`. Looked up again for each batch. */
+  readonly host?: string | undefined
+  /** By default `STATSD_PORT`, or 8125. */
+  readonly port?: number | undefined
+  /**
+   * `dogstatsd` sends attributes as tags; `statsd` has none, and puts their
+   * values behind the name. By default `STATSD_DIALECT`, or `statsd`.
+   */
+  readonly dialect?: "statsd" | "dogstatsd" | undefined
+  /** Put before each name, as it is: `"invoices."`. By default `STATSD_PREFIX`, or nothing. */
+  readonly prefix?: string | undefined
+  /** Attributes for all metrics; none by default. */
+  readonly tags?: Readonly<Record<string, string>> | undefined
+  /**
+   * Attributes that plain StatsD names go without; `["lease"]` by default, so
+   * that `leader_running` is called as the Ruby gem calls it. A process with
+   * several elections gives `[]`: their gauges would have one name.
+   */
+  readonly omitAttributes?: ReadonlyArray<string> | undefined
+  /** How often; 10 seconds by default, as often as StatsD servers pass on what they got. */
+  readonly interval?: Duration.Input | undefined
+  /** The most bytes in a packet; 1432 by default, what an Ethernet frame has room for. */
+  readonly maxPacketSize?: number | undefined
+}
+
+const settings = Config.all({
+  host: Config.String("STATSD_HOST").pipe(Config.withDefault("127.0.0.1")),
+  port: Config.Port("STATSD_PORT").pipe(Config.withDefault(8125)),
+  dialect: Config.Literals(["statsd", "dogstatsd"], "STATSD_DIALECT").pipe(Config.withDefault("statsd" as const)),
+  prefix: Config.String("STATSD_PREFIX").pipe(Config.withDefault(""))
+})
+
+/**
+ * Sends all metrics while the layer lives, and once more at its end.
+ *
+ * **Details**
+ *
+ * - Counters are sent as counts: what they grew by since the last batch. What
+ *   has not grown is not sent.
+ * - Gauges are sent as gauges, with each batch.
+ * - Histograms are sent as the counts `.count`, `.sum` and `.bucket` (attribute
+ *   `le`; all values up to it): nothing is made up, and the mean is the quotient
+ *   of the first two. Summaries likewise, with a gauge for each `quantile`.
+ *
+ * Where a batch cannot be sent (a host name that cannot be looked up), its
+ * counts go with the next one; this is logged once.
+ *
+ * **Example** (Sending metrics to the node's agent)
+ *
+ * ```ts
+ * import { Layer } from "effect"
+ * import { LeaderElectionLive, StatsD } from "effect-kubernetes-leader-election"
+ *
+ * export const MainLive = Layer.mergeAll(LeaderElectionLive, StatsD.layer({ dialect: "dogstatsd" }))
+ * ```
+ *
+ * **Gotchas**
+ *
+ * Build one such layer in a process: each has its own idea of what was sent.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options = {}): Layer.Layer<never, Config.ConfigError> =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const environment = yield* settings
+    const address = options.host ?? environment.host
+    const port = options.port ?? environment.port
+    const render = Statsd.make({
+      dialect: options.dialect ?? environment.dialect,
+      prefix: options.prefix ?? environment.prefix,
+      tags: options.tags ?? {},
+      omitAttributes: options.omitAttributes ?? ["lease"],
+      maxPacketSize: options.maxPacketSize ?? 1432
+    })
+    let warned = false
+
+    // Not connected: that nobody listens would come back as an error. A socket for each batch, so that a server that
+    // has moved is found again.
+    const send = (packets: ReadonlyArray<string>) =>
+      Effect.gen(function*() {
+        const socket = yield* NodeDatagramSocket.make({ peer: { address, port } })
+        yield* socket.reader
+        const writer = yield* socket.writer
+        yield* Effect.forEach(packets, (payload) => writer.write({ payload }), { discard: true })
+      }).pipe(Effect.scoped, Effect.timeout("5 seconds"))
+
+    const flush = Effect.gen(function*() {
+      const { commit, packets } = render(yield* Metric.snapshot)
+      if (packets.length === 0) {
+        return
+      }
+      const exit = yield* Effect.exit(send(packets))
+      if (Exit.isSuccess(exit)) {
+        commit()
+        warned = false
+      } else if (!warned) {
+        warned = true
+        yield* Effect.logWarning(`Metrics cannot be sent to the StatsD server at ${address}:${port}`, exit.cause)
+      }
+    }).pipe(Effect.withTracerEnabled(false))
+
+    // Registered before the loop, so that it runs after the loop has ended.
+    yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(Effect.interruptible(flush), "1 second")))
+    yield* Effect.sleep(options.interval ?? "10 seconds").pipe(
+      Effect.andThen(flush),
+      Effect.forever,
+      Effect.forkScoped({ startImmediately: true })
+    )
+  }))

@@ -1,0 +1,176 @@
+import { assert, describe, it } from "@effect/vitest"
+import { ConfigProvider, Deferred, Effect, Exit, Layer, Logger, Metric, Queue, References, Scope } from "effect"
+import { StatsD } from "effect-kubernetes-leader-election"
+import { TestClock } from "effect/testing"
+import * as Dgram from "node:dgram"
+import * as Statsd from "../src/internal/statsd.ts"
+
+const defaults: Statsd.Options = {
+  dialect: "statsd",
+  prefix: "",
+  tags: {},
+  omitAttributes: ["lease"],
+  maxPacketSize: 1432
+}
+
+/** Renders what the metrics are after each step. */
+const lines = (options: Partial<Statsd.Options>, ...steps: ReadonlyArray<Effect.Effect<void>>) =>
+  Effect.gen(function*() {
+    const render = Statsd.make({ ...defaults, ...options })
+    const all: Array<Array<string>> = []
+    for (const step of steps) {
+      yield* step
+      const { commit, packets } = render(yield* Metric.snapshot)
+      commit()
+      all.push(packets.flatMap((packet) => packet.split("\n")))
+    }
+    return all
+  }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+
+const counter = Metric.counter("losses_total").pipe(
+  Metric.withAttributes({ reason: "LeaseTaken", lease: "default/demo" })
+)
+const gauge = Metric.gauge("leader").pipe(Metric.withAttributes({ identity: "web-1.a", lease: "default/demo" }))
+
+describe("lines", () => {
+  it.effect("counters are sent as what they grew by, and not at all where they stand still", () =>
+    Effect.gen(function*() {
+      const steps = [Metric.update(counter, 3), Metric.update(counter, 2), Effect.void]
+      assert.deepStrictEqual(yield* lines({}, ...steps), [
+        ["losses_total.LeaseTaken:3|c"],
+        ["losses_total.LeaseTaken:2|c"],
+        []
+      ])
+      assert.deepStrictEqual(yield* lines({ dialect: "dogstatsd", prefix: "app.", tags: { env: "a,b" } }, ...steps), [
+        ["app.losses_total:3|c|#env:a_b,lease:default/demo,reason:LeaseTaken"],
+        ["app.losses_total:2|c|#env:a_b,lease:default/demo,reason:LeaseTaken"],
+        []
+      ])
+    }))
+
+  it.effect("two series that share a name in plain StatsD keep their own counts", () =>
+    Effect.gen(function*() {
+      const of = (lease: string) => Metric.counter("leader_running").pipe(Metric.withAttributes({ lease }))
+      assert.deepStrictEqual(
+        yield* lines({}, Metric.update(of("a"), 1), Metric.update(of("b"), 5), Metric.update(of("a"), 2)),
+        [["leader_running:1|c"], ["leader_running:5|c"], ["leader_running:2|c"]]
+      )
+      assert.deepStrictEqual(yield* lines({ omitAttributes: [] }, Metric.update(of("ns/a"), 1)), [
+        ["leader_running.ns_a:1|c"]
+      ])
+    }))
+
+  it.effect("gauges are sent as gauges each time; a negative one as a change from 0", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* lines({}, Metric.update(gauge, 1), Effect.void, Metric.update(gauge, -0.25)), [
+        ["leader.web-1_a:1|g"],
+        ["leader.web-1_a:1|g"],
+        ["leader.web-1_a:0|g", "leader.web-1_a:-0.250000|g"]
+      ])
+      assert.deepStrictEqual(yield* lines({ dialect: "dogstatsd" }, Metric.update(gauge, -2)), [
+        ["leader:-2|g|#identity:web-1.a,lease:default/demo"]
+      ])
+      assert.deepStrictEqual(yield* lines({}, Metric.update(gauge, Infinity)), [[]])
+    }))
+
+  it.effect("histograms are counts, sums and buckets", () =>
+    Effect.gen(function*() {
+      const histogram = Metric.histogram("seconds", { boundaries: [0.05, 1] })
+      assert.deepStrictEqual(
+        yield* lines({}, Metric.update(histogram, 0.5), Metric.update(histogram, 0.01)),
+        [
+          ["seconds.count:1|c", "seconds.sum:0.500000|c", "seconds.bucket.1:1|c"],
+          ["seconds.count:1|c", "seconds.sum:0.010000|c", "seconds.bucket.0_05:1|c", "seconds.bucket.1:1|c"]
+        ]
+      )
+      assert.deepStrictEqual(yield* lines({ dialect: "dogstatsd" }, Metric.update(histogram, 0.5)), [
+        ["seconds.count:1|c", "seconds.sum:0.500000|c", "seconds.bucket:1|c|#le:1"]
+      ])
+    }))
+
+  it.effect("counts that could not be sent go with the next batch", () =>
+    Effect.gen(function*() {
+      const render = Statsd.make(defaults)
+      yield* Metric.update(counter, 1)
+      render(yield* Metric.snapshot)
+      yield* Metric.update(counter, 1)
+      assert.deepStrictEqual(render(yield* Metric.snapshot).packets, ["losses_total.LeaseTaken:2|c"])
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+
+  it.effect("packets are filled up to their size, in bytes", () =>
+    Effect.gen(function*() {
+      const render = Statsd.make({ ...defaults, dialect: "dogstatsd", maxPacketSize: 40 })
+      for (const key of ["ä", "ö", "ü", "a".repeat(60)]) {
+        yield* Metric.update(Metric.counter("n").pipe(Metric.withAttributes({ key })), 1)
+      }
+      const { packets } = render(yield* Metric.snapshot)
+      // Two lines of 13 bytes and a line feed are 27, three are 41.
+      assert.deepStrictEqual(packets, ["n:1|c|#key:ä\nn:1|c|#key:ö", "n:1|c|#key:ü", `n:1|c|#key:${"a".repeat(60)}`])
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+})
+
+/** A UDP server on a free port of the loopback address. */
+const server = Effect.gen(function*() {
+  const received = yield* Queue.unbounded<string>()
+  const socket = Dgram.createSocket("udp4", (message) => Queue.offerUnsafe(received, message.toString()))
+  const bound = yield* Deferred.make<number>()
+  socket.bind(0, "127.0.0.1", () => Deferred.doneUnsafe(bound, Effect.succeed(socket.address().port)))
+  yield* Effect.addFinalizer(() => Effect.sync(() => socket.close()))
+  return { port: yield* Deferred.await(bound), received }
+})
+
+const environment = (variables: Record<string, string>) =>
+  ConfigProvider.layer(ConfigProvider.fromEnv({ env: variables }))
+
+describe("layer", () => {
+  it.live("sends each interval, and once more at the end", () =>
+    Effect.gen(function*() {
+      const { port, received } = yield* server
+      yield* Metric.update(counter, 1)
+      const scope = yield* Scope.make()
+      yield* Layer.buildWithScope(
+        Layer.provide(
+          StatsD.layer({ interval: "20 millis" }),
+          environment({ STATSD_HOST: "localhost", STATSD_PORT: `${port}`, STATSD_PREFIX: "app." })
+        ),
+        scope
+      )
+      assert.strictEqual(yield* Queue.take(received), "app.losses_total.LeaseTaken:1|c")
+      yield* Metric.update(counter, 4)
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(yield* Queue.take(received), "app.losses_total.LeaseTaken:4|c")
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+
+  it.live("where nobody listens, nothing is noticed; what cannot be sent is warned of once", () =>
+    Effect.gen(function*() {
+      const warnings: Array<unknown> = []
+      const logger = Logger.make(({ logLevel, message }) => logLevel === "Warn" && warnings.push(message))
+      const build = (options: StatsD.Options) =>
+        Effect.gen(function*() {
+          yield* Layer.build(Layer.provide(StatsD.layer(options), environment({})))
+          yield* Metric.update(gauge, 1)
+          yield* Effect.sleep("200 millis")
+        }).pipe(Effect.scoped, Effect.provide(Logger.layer([logger])))
+      const closed = yield* Effect.scoped(server)
+      yield* build({ host: "127.0.0.1", port: closed.port, interval: "10 millis" })
+      assert.deepStrictEqual(warnings, [])
+      yield* build({ host: "no-such-host.invalid", interval: "10 millis" })
+      assert.strictEqual(warnings.length, 1)
+      assert.include(String(warnings), "no-such-host.invalid:8125")
+    }).pipe(
+      Effect.provideService(Metric.MetricRegistry, new Map()),
+      Effect.provideService(References.MinimumLogLevel, "Info")
+    ))
+
+  it.effect("names the variable that cannot be read", () =>
+    Effect.gen(function*() {
+      const message = (variables: Record<string, string>) =>
+        Layer.build(Layer.provide(StatsD.layer(), environment(variables))).pipe(
+          Effect.flip,
+          Effect.map((error) => error.message)
+        )
+      assert.include(yield* message({ STATSD_PORT: "udp" }), "STATSD_PORT")
+      assert.include(yield* message({ STATSD_DIALECT: "datadog" }), "STATSD_DIALECT")
+      yield* TestClock.adjust("1 minute")
+    }))
+})
