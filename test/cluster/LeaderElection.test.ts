@@ -14,7 +14,7 @@ import { eventually } from "./utils/Testing.ts"
 const trial = makeTrials()
 const { duration, slack } = milliseconds
 
-describe("the first leader", () => {
+describe.concurrent("the first leader", () => {
   trial("waits leaseDuration on a Lease that did not exist (default settings)", {}, async (trial) => {
     const env = { LEADER_ELECTION_LEASE_DURATION: undefined }
     const candidates = await Promise.all([trial.candidate({ env }), trial.candidate({ env })])
@@ -43,7 +43,7 @@ describe("the first leader", () => {
   })
 })
 
-describe("a handover", () => {
+describe.concurrent("a handover", () => {
   trial("after SIGTERM takes less than a second, and comes after the program's end", {
     lease: releasedLease
   }, async (trial) => {
@@ -76,9 +76,7 @@ describe("a handover", () => {
     lease: releasedLease
   }, async (trial) => {
     const env = { LEADER_ELECTION_LEASE_DURATION: undefined }
-    const leader = await trial.candidate({ env })
-    await leader.first("leading", 40_000)
-    const follower = await trial.candidate({ env, connection: "kubeconfig" })
+    const { follower, leader } = await trial.pair({ env }, { env, connection: "kubeconfig" })
     await leader.kill()
     const leading = await follower.first("leading", 25_000)
     const { at, lease } = trial.lastRenewal(leader)
@@ -124,7 +122,7 @@ describe("a handover", () => {
   })
 })
 
-describe("a Pod", () => {
+describe.concurrent("a Pod", () => {
   trial("that is deleted takes the Lease with it: the next leader follows one leaseDuration after its creation", {
     lease: releasedLease,
     features: ["garbageCollector"]
@@ -150,9 +148,7 @@ describe("a Pod", () => {
     features: ["garbageCollector"]
   }, async (trial) => {
     const env = { LEADER_ELECTION_NEW_LEASE: "lead" }
-    const leader = await trial.candidate({ env })
-    await leader.first("leading")
-    const follower = await trial.candidate({ env })
+    const { follower, leader } = await trial.pair({ env }, { env })
     await leader.kill()
     await trial.admin.deletePod(trial.namespace, leader.pod.metadata.name)
     const deleted = await trial.observer.waitFor(({ type }) => type === "DELETED")
@@ -226,7 +222,7 @@ const unclear: Record<string, readonly [Lease["spec"], seconds: number]> = {
   ]
 }
 
-describe("a Lease of others", () => {
+describe.concurrent("a Lease of others", () => {
   for (const [title, lease] of Object.entries(others)) {
     trial(`${title}, is taken at once`, { lease }, async (trial) => {
       const candidate = await trial.candidate()

@@ -14,7 +14,7 @@ const { duration, renewDeadline, slack } = milliseconds
 const cuts = { stall: "stalls", stallAnswers: "loses all answers", refuse: "is refused" } as const
 const modes = Object.keys(cuts) as Array<keyof typeof cuts>
 
-describe("a leader whose connection", () => {
+describe.concurrent("a leader whose connection", () => {
   for (const mode of modes) {
     trial(`${cuts[mode]} has stopped its program by renewDeadline + 0.2 s, and takes part again afterwards`, {
       lease: releasedLease
@@ -65,7 +65,7 @@ describe("a leader whose connection", () => {
   }
 })
 
-describe("a Pod that is deleted by force while its process leads behind a cut connection", () => {
+describe.concurrent("a Pod that is deleted by force while its process leads behind a cut connection", () => {
   for (const mode of ["stall", "refuse"] as const) {
     trial(`(${mode}) leads never at the same time as its replacement`, {
       lease: releasedLease,
@@ -93,7 +93,7 @@ describe("a Pod that is deleted by force while its process leads behind a cut co
   }
 })
 
-describe("a Lease that is", () => {
+describe.concurrent("a Lease that is", () => {
   trial("deleted under its leader ends the term at once; the next begins leaseDuration after the next creation", {
     lease: releasedLease
   }, async (trial) => {

@@ -59,7 +59,7 @@ const readmeCandidates = async (trial: Trial, yaml: string) => {
   return [await start("replica-1"), await start("replica-2")] as const
 }
 
-describe("the README's Role", () => {
+describe.concurrent("the README's Role", () => {
   for (const watch of [true, false]) {
     trial(`is enough, ${watch ? "with" : "without"} watch: first term, renewal, release, takeover, crash`, {
       role: "none",
@@ -98,7 +98,7 @@ describe("the README's Role", () => {
   }
 })
 
-describe("a missing right", () => {
+describe.concurrent("a missing right", () => {
   for (const verb of ["get", "create", "patch"] as const) {
     trial(`to ${verb} is one error that names verb, resource and rule`, {
       role: "none",
@@ -154,7 +154,7 @@ describe("a missing right", () => {
   })
 })
 
-describe("a token", () => {
+describe.concurrent("a token", () => {
   trial("that is wrong is told, and the candidate leads as soon as its file has the right one", {
     lease: releasedLease
   }, async (trial) => {

@@ -127,10 +127,13 @@ export class Trial implements AsyncDisposable {
   }
 
   /** A leader, and a follower who has seen it lead. */
-  async pair(options: CandidateOptions = {}): Promise<{ readonly leader: Candidate; readonly follower: Candidate }> {
-    const leader = await this.candidate(options)
-    await leader.first("leading")
-    const follower = await this.candidate()
+  async pair(
+    forLeader: CandidateOptions = {},
+    forFollower: CandidateOptions = {}
+  ): Promise<{ readonly leader: Candidate; readonly follower: Candidate }> {
+    const leader = await this.candidate(forLeader)
+    await leader.first("leading", 40_000)
+    const follower = await this.candidate(forFollower)
     await follower.process.waitFor((value) => value.leader === leader.identity)
     return { leader, follower }
   }

@@ -10,6 +10,8 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import { candidate } from "../../../src/bin/candidate.ts"
+import { candidate } from "../../../src/bin/candidate.ts"
+import { logger } from "../../../src/bin/log.ts"
 import * as DurationText from "../../../src/internal/duration.ts"
 import * as KubernetesClient from "../../../src/KubernetesClient.ts"
 import * as KubernetesLeaseStore from "../../../src/KubernetesLeaseStore.ts"
@@ -50,7 +52,7 @@ NodeRuntime.runMain(
   main.pipe(
     Effect.tapError((error) => Effect.logError(error.message)),
     // Lines on stdout are events and nothing else.
-    Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]))
+    Effect.provide(Logger.layer([logger("text")]))
   ),
   { disableErrorReporting: true }
 )
