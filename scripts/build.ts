@@ -7,6 +7,7 @@ import * as Esbuild from "esbuild"
 import { spawnSync } from "node:child_process"
 import { chmod, rm } from "node:fs/promises"
 import { fileURLToPath } from "node:url"
+import { bundleOptions } from "./bundle.ts"
 
 const tsc = fileURLToPath(new URL("../node_modules/typescript/bin/tsc", import.meta.url))
 
@@ -21,25 +22,8 @@ if (compiled.status !== 0) {
 
 const outfile = "dist/bin/leader-election.js"
 const result = await Esbuild.build({
-  entryPoints: ["src/bin/leader-election.ts"],
+  ...bundleOptions,
   outfile,
-  bundle: true,
-  platform: "node",
-  format: "esm",
-  target: "node22",
-  minify: true,
-  // Stack traces and error names stay readable.
-  keepNames: true,
-  legalComments: "none",
-  // Loaded only where a kubeconfig is used, from where it is installed.
-  external: ["@kubernetes/client-node"],
-  banner: {
-    js: [
-      "#!/usr/bin/env node",
-      // What the bundled CommonJS modules use.
-      `import{createRequire as __createRequire}from"node:module";const require=__createRequire(import.meta.url);`
-    ].join("\n")
-  },
   metafile: true
 })
 await chmod(outfile, 0o755)
