@@ -391,20 +391,20 @@ export const make = Effect.fnUntraced(function*(
     }
   })
 
-  const runJob = Effect.fnUntraced(function*(job: GarbageCollector.Job) {
+  const runJob: (job: GarbageCollector.Job) => Effect.Effect<void> = Effect.fnUntraced(function*(job) {
     const { delay, stepDelay } = mode._tag === "automatic" ? mode : {}
     yield* Effect.sleep(delay ?? "5 millis")
     // A change of mode leaves the job to whoever steps it.
-    while (mode._tag === "automatic" && collector.step(job.id) !== undefined) {
-      if (!collector.pending().some(({ id }) => id === job.id)) {
-        return
-      }
-      yield* Effect.sleep(stepDelay ?? "1 millis")
+    while (mode._tag === "automatic" && collector.pending().includes(job)) {
+      collector.step(job.id)
+      // What the collector does may make work for it: the finalizer of a Pod whose last Lease is gone.
+      yield* startJobs
+      yield* collector.pending().includes(job) ? Effect.sleep(stepDelay ?? "1 millis") : Effect.void
     }
   }, Effect.provideService(Clock.Clock, clock))
 
   // Started at once, so that its first sleep counts from the change itself.
-  const startJobs = Effect.suspend(() => {
+  const startJobs: Effect.Effect<void> = Effect.suspend(() => {
     const jobs = started.splice(0)
     return mode._tag === "automatic"
       ? Effect.forEach(jobs, (job) => Effect.forkIn(runJob(job), scope, { startImmediately: true }), { discard: true })

@@ -1,5 +1,10 @@
-import { Effect, Layer } from "effect"
+import { layer } from "@effect/vitest"
+import { Context, Effect, Layer, Redacted } from "effect"
+import * as KubernetesClient from "../../src/KubernetesClient.ts"
+import * as KubernetesLeaseStore from "../../src/KubernetesLeaseStore.ts"
+import { LeaseStore } from "../../src/LeaseStore.ts"
 import * as LeaseApiSuite from "../utils/LeaseApiSuite.ts"
+import * as LeaseStoreSuite from "../utils/LeaseStoreSuite.ts"
 import { type KubeCluster, startCluster } from "./utils/KubeCluster.ts"
 import { scoped, sharedCluster } from "./utils/Testing.ts"
 
@@ -36,24 +41,65 @@ const createSuperuser = Effect.fnUntraced(function*(cluster: KubeCluster, namesp
   return yield* Effect.promise(() => admin.createToken(namespace, "superuser"))
 })
 
-const apiEnvironment = Layer.effect(
-  LeaseApiSuite.Environment,
+/** One cluster for both suites: starting it takes longer than they do. */
+class Shared extends Context.Service<Shared, {
+  readonly cluster: KubeCluster
+  readonly namespace: string
+  readonly token: string
+  readonly client: ReturnType<typeof LeaseApiSuite.makeClient>
+}>()("test/cluster/LeaseStoreSuite/Shared") {}
+
+const shared = Layer.effect(
+  Shared,
   Effect.gen(function*() {
     const cluster = yield* scoped(agedCluster)
     const namespace = yield* Effect.promise(() => cluster.admin.createNamespace())
     const token = yield* createSuperuser(cluster, namespace)
-    yield* Effect.promise(() => cluster.admin.createServiceAccount(namespace, "stranger"))
-    const stranger = {
-      token: yield* Effect.promise(() => cluster.admin.createToken(namespace, "stranger")),
-      user: `system:serviceaccount:${namespace}:stranger`
-    }
     const client = LeaseApiSuite.makeClient({ url: cluster.url, ca: cluster.ca, token })
     // A new right takes some milliseconds to be known.
     yield* client.request("GET", "/api/v1/namespaces").pipe(
       Effect.repeat({ until: ({ status }) => status === 200, times: 100 })
     )
-    return LeaseApiSuite.Environment.of({ client, namespace, missingNamespace: `${namespace}-missing`, stranger })
+    return { cluster, namespace, token, client }
   })
 )
 
-LeaseApiSuite.suite("kube-apiserver", apiEnvironment)
+const apiEnvironment = Layer.effect(
+  LeaseApiSuite.Environment,
+  Effect.gen(function*() {
+    const { client, cluster, namespace } = yield* Shared
+    yield* Effect.promise(() => cluster.admin.createServiceAccount(namespace, "stranger"))
+    const stranger = {
+      token: yield* Effect.promise(() => cluster.admin.createToken(namespace, "stranger")),
+      user: `system:serviceaccount:${namespace}:stranger`
+    }
+    return { client, namespace, missingNamespace: `${namespace}-missing`, stranger }
+  })
+)
+
+const storeEnvironment = Layer.effect(
+  LeaseStoreSuite.Environment,
+  Effect.gen(function*() {
+    const { client, cluster, namespace, token } = yield* Shared
+    return {
+      namespace,
+      missingNamespace: `${namespace}-missing`,
+      connect: Effect.suspend(() => {
+        const { ca, url } = cluster
+        const connection = KubernetesClient.layerServer({ server: url, token: Redacted.make(token), ca })
+        return Layer.build(Layer.provide(KubernetesLeaseStore.layer, connection)).pipe(
+          Effect.map(Context.get(LeaseStore)),
+          Effect.orDie
+        )
+      }),
+      admin: LeaseApiSuite.makeAdmin(client, namespace),
+      tooOld: Effect.succeed(1n),
+      garbageCollector: cluster.missing("garbageCollector") === undefined
+    }
+  })
+)
+
+layer(shared, { excludeTestServices: true, timeout: "3 minutes" })((it) => {
+  it.layer(apiEnvironment)("Lease API: kube-apiserver", LeaseApiSuite.tests)
+  it.layer(storeEnvironment)("LeaseStore: kube-apiserver", LeaseStoreSuite.tests)
+})

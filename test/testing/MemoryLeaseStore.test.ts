@@ -26,7 +26,6 @@ const environment = Layer.effect(
         deletePod: (name, gracePeriodSeconds) => Effect.asVoid(cluster.deletePod(at(name), { gracePeriodSeconds }))
       },
       tooOld: Effect.succeed(1n),
-      bookmarks: true,
       garbageCollector: true
     })
   })

@@ -3,11 +3,12 @@
  * of a watch. It runs against a real kube-apiserver and against the local server, which is how the latter is held to the
  * former.
  */
-import { assert, describe, layer as withLayer } from "@effect/vitest"
+import { assert, describe, layer, type Vitest } from "@effect/vitest"
 import { Context, Effect, type Layer, type Scope } from "effect"
 import * as Http from "node:http"
 import * as Https from "node:https"
 import { createInterface } from "node:readline"
+import type { Admin } from "./LeaseStoreSuite.ts"
 
 export interface Answer {
   readonly status: number
@@ -121,6 +122,30 @@ export const makeClient = (options: {
   return { request, watch }
 }
 
+/** What others do, over HTTP. */
+export const makeAdmin = ({ request }: ReturnType<typeof makeClient>, namespace: string): Admin => {
+  const leases = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`
+  const pods = `/api/v1/namespaces/${namespace}/pods`
+  const ok = (...args: Parameters<typeof request>) =>
+    Effect.map(request(...args), ({ body, status, text }) => {
+      assert.isBelow(status, 300, `${args[0]} ${args[1]}: ${text}`)
+      return body
+    })
+  return {
+    editLease: (name, patch) => Effect.asVoid(ok("PATCH", `${leases}/${name}`, patch)),
+    deleteLease: (name) => Effect.asVoid(ok("DELETE", `${leases}/${name}`)),
+    createPod: (name) =>
+      Effect.map(
+        ok("POST", pods, {
+          metadata: { name },
+          spec: { nodeName: "no-such-node", containers: [{ name: "main", image: "none" }] }
+        }),
+        ({ metadata }) => metadata
+      ),
+    deletePod: (name, gracePeriodSeconds) => Effect.asVoid(ok("DELETE", `${pods}/${name}`, { gracePeriodSeconds }))
+  }
+}
+
 export class Environment extends Context.Service<Environment, {
   readonly client: ReturnType<typeof makeClient>
   readonly namespace: string
@@ -179,896 +204,897 @@ const hasBeenModified = (name: string) => ({
   details: details(name)
 })
 
-/** Runs the suite in an environment. */
-export const suite = <E>(title: string, environment: Layer.Layer<Environment, E>): void =>
-  withLayer(environment, { excludeTestServices: true, timeout: "2 minutes" })(`Lease API: ${title}`, (it) => {
-    const test = <A, E>(name: string, effect: Effect.Effect<A, E, Environment | Scope.Scope>) =>
-      it.effect(name, () => effect, 30_000)
+/** The tests, to be called with an `it` that has an environment and the live clock. */
+export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
+  const test = <A, E>(name: string, effect: Effect.Effect<A, E, Environment | Scope.Scope>) =>
+    it.effect(name, () => effect, 30_000)
 
-    describe("create", () => {
-      test(
-        "answers 201 with the whole object, and the headers of the real one",
-        Effect.gen(function*() {
-          const { leases, name, namespace, request } = yield* setup
-          const { body, headers, status, text } = yield* request("POST", leases, {
-            metadata: { name },
-            spec: { holderIdentity: "", leaseDurationSeconds: 15, renewTime: "2026-01-02T03:04:05.000006+02:00" }
-          })
-          assert.strictEqual(status, 201)
-          assert.isTrue(text.endsWith("}\n"))
-          const { creationTimestamp, managedFields: _, resourceVersion, uid, ...metadata } = body.metadata
-          assert.deepStrictEqual({ ...body, metadata }, {
-            kind: "Lease",
-            apiVersion: "coordination.k8s.io/v1",
-            metadata: { name, namespace },
-            spec: { holderIdentity: "", leaseDurationSeconds: 15, renewTime: "2026-01-02T01:04:05.000006Z" }
-          })
-          assert.match(uid, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
-          assert.match(resourceVersion, /^[1-9]\d*$/)
-          assert.match(creationTimestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)
-          assert.match(headers["audit-id"] as string, /^[0-9a-f-]{36}$/)
-          assert.strictEqual(headers["cache-control"], "no-cache, private")
-          assert.strictEqual(headers["content-type"], "application/json")
-          assert.match(headers.date ?? "", /^\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$/)
-          assert.isString(headers["x-kubernetes-pf-flowschema-uid"])
-          assert.isString(headers["x-kubernetes-pf-prioritylevel-uid"])
+  describe("create", () => {
+    test(
+      "answers 201 with the whole object, and the headers of the real one",
+      Effect.gen(function*() {
+        const { leases, name, namespace, request } = yield* setup
+        const { body, headers, status, text } = yield* request("POST", leases, {
+          metadata: { name },
+          spec: { holderIdentity: "", leaseDurationSeconds: 15, renewTime: "2026-01-02T03:04:05.000006+02:00" }
         })
-      )
+        assert.strictEqual(status, 201)
+        assert.isTrue(text.endsWith("}\n"))
+        const { creationTimestamp, managedFields: _, resourceVersion, uid, ...metadata } = body.metadata
+        assert.deepStrictEqual({ ...body, metadata }, {
+          kind: "Lease",
+          apiVersion: "coordination.k8s.io/v1",
+          metadata: { name, namespace },
+          spec: { holderIdentity: "", leaseDurationSeconds: 15, renewTime: "2026-01-02T01:04:05.000006Z" }
+        })
+        assert.match(uid, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+        assert.match(resourceVersion, /^[1-9]\d*$/)
+        assert.match(creationTimestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)
+        assert.match(headers["audit-id"] as string, /^[0-9a-f-]{36}$/)
+        assert.strictEqual(headers["cache-control"], "no-cache, private")
+        assert.strictEqual(headers["content-type"], "application/json")
+        assert.match(headers.date ?? "", /^\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$/)
+        assert.isString(headers["x-kubernetes-pf-flowschema-uid"])
+        assert.isString(headers["x-kubernetes-pf-prioritylevel-uid"])
+      })
+    )
 
+    test(
+      "refuses a name that is taken",
+      Effect.gen(function*() {
+        const { create, leases, name, path, request } = yield* setup
+        yield* create()
+        failure(yield* request("POST", leases, { metadata: { name } }), {
+          code: 409,
+          reason: "AlreadyExists",
+          message: `leases.coordination.k8s.io "${name}" already exists`,
+          details: details(name)
+        })
+        yield* request("PATCH", path, { metadata: { finalizers: ["example.com/hold"] } })
+        yield* request("DELETE", path)
+        failure(yield* request("POST", leases, { metadata: { name } }), {
+          code: 409,
+          reason: "AlreadyExists",
+          message: `object is being deleted: leases.coordination.k8s.io "${name}" already exists`,
+          details: details(name)
+        })
+        yield* request("PATCH", path, { metadata: { finalizers: null } })
+      })
+    )
+
+    test(
+      "refuses a missing namespace, and one unlike the path's",
+      Effect.gen(function*() {
+        const { leases, missingNamespace, name, namespace, request } = yield* setup
+        const elsewhere = leases.replace(`/${namespace}/`, `/${missingNamespace}/`)
+        failure(yield* request("POST", elsewhere, { metadata: { name } }), {
+          code: 404,
+          reason: "NotFound",
+          message: `namespaces "${missingNamespace}" not found`,
+          details: { name: missingNamespace, kind: "namespaces" }
+        })
+        failure(yield* request("GET", `${elsewhere}/${name}`), {
+          code: 404,
+          reason: "NotFound",
+          message: `leases.coordination.k8s.io "${name}" not found`,
+          details: details(name)
+        })
+        failure(yield* request("POST", leases, { metadata: { name, namespace: "other" } }), {
+          code: 400,
+          reason: "BadRequest",
+          message: "the namespace of the provided object does not match the namespace sent on the request"
+        })
+      })
+    )
+
+    test(
+      "takes no version, no uid and no time from the client",
+      Effect.gen(function*() {
+        const { leases, name, request } = yield* setup
+        failure(yield* request("POST", leases, { metadata: { name, resourceVersion: "1" } }), {
+          code: 500,
+          message: "resourceVersion should not be set on objects to be created"
+        })
+        const uid = "11111111-1111-4111-8111-111111111111"
+        const { body, status } = yield* request("POST", leases, {
+          metadata: { name, uid, creationTimestamp: "2001-01-01T00:00:00Z" }
+        })
+        assert.strictEqual(status, 201)
+        assert.notStrictEqual(body.metadata.uid, uid)
+        assert.notStrictEqual(body.metadata.creationTimestamp, "2001-01-01T00:00:00Z")
+        assert.deepStrictEqual(body.spec, {})
+      })
+    )
+
+    test(
+      "refuses names that are none",
+      Effect.gen(function*() {
+        const { leases, request } = yield* setup
+        const rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', " +
+          "and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is " +
+          "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+        const message = `Invalid value: "A_b": ${rule}`
+        failure(yield* request("POST", leases, { metadata: { name: "A_b" } }), {
+          code: 422,
+          reason: "Invalid",
+          message: `Lease.coordination.k8s.io "A_b" is invalid: metadata.name: ${message}`,
+          details: {
+            ...kindDetails("A_b"),
+            causes: [{ reason: "FieldValueInvalid", message, field: "metadata.name" }]
+          }
+        })
+        const long = yield* request("POST", leases, { metadata: { name: "a".repeat(254) } })
+        const missing = yield* request("POST", leases, { metadata: {} })
+        assert.deepStrictEqual([long.status, long.body.reason], [422, "Invalid"])
+        assert.deepStrictEqual([missing.status, missing.body.reason], [422, "Invalid"])
+        assert.include(missing.body.message, "metadata.name: Required value: name or generateName is required")
+        assert.strictEqual(
+          (yield* request("POST", leases, { apiVersion: "v2", metadata: { name: "a" } })).status,
+          400
+        )
+      })
+    )
+  })
+
+  describe("patch", () => {
+    test(
+      "is guarded by the version in its body",
+      Effect.gen(function*() {
+        const { create, name, path, request } = yield* setup
+        const { metadata } = yield* create({ spec: { holderIdentity: "a" } })
+        const guarded = (resourceVersion: unknown, holderIdentity = "b") =>
+          request("PATCH", path, { metadata: { resourceVersion }, spec: { holderIdentity } })
+        const first = yield* guarded(metadata.resourceVersion)
+        assert.strictEqual(first.status, 200)
+        const { resourceVersion } = first.body.metadata
+        failure(yield* guarded(metadata.resourceVersion), hasBeenModified(name))
+        failure(yield* guarded("99999999"), hasBeenModified(name))
+        const required = `metadata.resourceVersion: Invalid value: 0: must be specified for an update`
+        for (const version of [null, "", "0"]) {
+          const answer = yield* guarded(version, "c")
+          assert.strictEqual(answer.status, 422)
+          assert.strictEqual(answer.body.message, `leases.coordination.k8s.io "${name}" is invalid: ${required}`)
+        }
+        const unchanged = yield* guarded(resourceVersion)
+        assert.deepStrictEqual(unchanged.body, first.body)
+        const unguarded = yield* request("PATCH", path, { spec: { holderIdentity: "d" } })
+        assert.strictEqual(unguarded.status, 200)
+        assert.isTrue(BigInt(unguarded.body.metadata.resourceVersion) > BigInt(resourceVersion))
+      })
+    )
+
+    test(
+      "with another uid is refused: 409 at a stale version, 422 at the right one",
+      Effect.gen(function*() {
+        const { create, name, path, request } = yield* setup
+        const { metadata } = yield* create()
+        const uid = "11111111-1111-4111-8111-111111111111"
+        failure(
+          yield* request("PATCH", path, { metadata: { uid, resourceVersion: "1" } }),
+          hasBeenModified(name)
+        )
+        const message = `Invalid value: "${uid}": field is immutable`
+        failure(yield* request("PATCH", path, { metadata: { uid, resourceVersion: metadata.resourceVersion } }), {
+          code: 422,
+          reason: "Invalid",
+          message: `Lease.coordination.k8s.io "${name}" is invalid: metadata.uid: ${message}`,
+          details: {
+            ...kindDetails(name),
+            causes: [{ reason: "FieldValueInvalid", message, field: "metadata.uid" }]
+          }
+        })
+      })
+    )
+
+    test(
+      "never creates, and does not rename",
+      Effect.gen(function*() {
+        const { create, name, path, request } = yield* setup
+        failure(yield* request("PATCH", path, { metadata: { resourceVersion: "1" }, spec: {} }), {
+          code: 404,
+          reason: "NotFound",
+          message: `leases.coordination.k8s.io "${name}" not found`,
+          details: details(name)
+        })
+        yield* create()
+        failure(yield* request("PATCH", path, { metadata: { name: "other" } }), {
+          code: 400,
+          reason: "BadRequest",
+          message: `the name of the object (other) does not match the name on the URL (${name})`
+        })
+      })
+    )
+
+    test(
+      "is a merge patch in JSON, nothing else",
+      Effect.gen(function*() {
+        const { create, path, request } = yield* setup
+        yield* create()
+        const json = yield* request("PATCH", path, {}, { contentType: "application/json" })
+        assert.deepStrictEqual([json.status, json.body.reason], [415, "UnsupportedMediaType"])
+        const broken = yield* request("PATCH", path, "{", { contentType: "application/merge-patch+json" })
+        assert.deepStrictEqual([broken.status, broken.body.reason], [400, "BadRequest"])
+      })
+    )
+
+    test(
+      "with null removes, with an object merges, with a list replaces",
+      Effect.gen(function*() {
+        const { create, path, request } = yield* setup
+        yield* create({
+          metadata: { labels: { a: "1", b: "2" }, annotations: { x: "1" } },
+          spec: { holderIdentity: "a", leaseDurationSeconds: 15 }
+        })
+        const { body } = yield* request("PATCH", path, {
+          metadata: { labels: { a: null, c: "3" }, annotations: null, creationTimestamp: "2001-01-01T00:00:00Z" },
+          spec: { holderIdentity: null, leaseTransitions: 1 }
+        })
+        assert.deepStrictEqual(body.metadata.labels, { b: "2", c: "3" })
+        assert.notProperty(body.metadata, "annotations")
+        assert.deepStrictEqual(body.spec, { leaseDurationSeconds: 15, leaseTransitions: 1 })
+        assert.notStrictEqual(body.metadata.creationTimestamp, "2001-01-01T00:00:00Z")
+        assert.deepStrictEqual((yield* request("PATCH", path, { spec: null })).body.spec, {})
+      })
+    )
+
+    test(
+      "drops fields that Leases do not have",
+      Effect.gen(function*() {
+        const { create, path, request } = yield* setup
+        const { metadata } = yield* create({ spec: { strategy: "OldestEmulationVersion", preferredHolder: "a" } })
+        const { body, status } = yield* request("PATCH", path, { spec: { foo: 1, strategy: "example.com/x" } })
+        assert.strictEqual(status, 200)
+        assert.deepStrictEqual(body.spec, {})
+        assert.strictEqual(body.metadata.resourceVersion, metadata.resourceVersion)
+      })
+    )
+
+    test(
+      "of a finalizer, the last one, ends a deletion that was held up",
+      Effect.gen(function*() {
+        const { create, path, request } = yield* setup
+        const made = yield* create({ metadata: { finalizers: ["example.com/hold"] } })
+        const deleted = yield* request("DELETE", path)
+        assert.strictEqual(deleted.body.kind, "Lease")
+        assert.isString(deleted.body.metadata.deletionTimestamp)
+        assert.strictEqual(deleted.body.metadata.deletionGracePeriodSeconds, 0)
+        const last = yield* request("PATCH", path, { metadata: { finalizers: [] } })
+        assert.strictEqual(last.status, 200)
+        assert.strictEqual(last.body.metadata.uid, made.metadata.uid)
+        assert.strictEqual((yield* request("GET", path)).status, 404)
+      })
+    )
+  })
+
+  describe("put", () => {
+    test(
+      "needs the version of what it replaces",
+      Effect.gen(function*() {
+        const { create, name, path, request } = yield* setup
+        const made = yield* create({ metadata: { labels: { a: "1" } }, spec: { holderIdentity: "a" } })
+        const { resourceVersion } = made.metadata
+        const put = (metadata: object, spec: object = { leaseDurationSeconds: 5 }) =>
+          request("PUT", path, { metadata: { name, ...metadata }, spec })
+        for (const version of [{}, { resourceVersion: "" }, { resourceVersion: "0" }]) {
+          const answer = yield* put(version)
+          assert.strictEqual(answer.status, 422)
+          assert.strictEqual(
+            answer.body.message,
+            `leases.coordination.k8s.io "${name}" is invalid: metadata.resourceVersion: Invalid value: 0: must be ` +
+              "specified for an update"
+          )
+        }
+        failure(yield* put({ resourceVersion: "1" }), hasBeenModified(name))
+        failure(yield* put({ resourceVersion: "99999999" }), hasBeenModified(name))
+        failure(yield* put({ resourceVersion: "abc" }), {
+          code: 500,
+          message: "strconv.ParseUint: parsing \"abc\": invalid syntax"
+        })
+        const uid = "11111111-1111-4111-8111-111111111111"
+        const wrong = yield* put({ uid, resourceVersion })
+        assert.deepStrictEqual([wrong.status, wrong.body.reason], [409, "Conflict"])
+        assert.include(
+          wrong.body.message,
+          `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${made.metadata.uid}`
+        )
+        failure(yield* put({ name: "other", resourceVersion }), {
+          code: 400,
+          reason: "BadRequest",
+          message: `the name of the object (other) does not match the name on the URL (${name})`
+        })
+        const replaced = yield* put({ resourceVersion })
+        assert.strictEqual(replaced.status, 200)
+        assert.deepStrictEqual(replaced.body.spec, { leaseDurationSeconds: 5 })
+        assert.notProperty(replaced.body.metadata, "labels")
+      })
+    )
+
+    test(
+      "creates what is missing, whatever version it carries",
+      Effect.gen(function*() {
+        const { name, path, request } = yield* setup
+        const uid = "11111111-1111-4111-8111-111111111111"
+        const withUid = yield* request("PUT", path, { metadata: { name, uid, resourceVersion: "5" }, spec: {} })
+        assert.deepStrictEqual([withUid.status, withUid.body.reason], [409, "Conflict"])
+        assert.isTrue(withUid.body.message.endsWith("UID in object meta: "))
+        const created = yield* request("PUT", path, { metadata: { name, resourceVersion: "5" }, spec: {} })
+        assert.strictEqual(created.status, 201)
+        assert.notStrictEqual(created.body.metadata.resourceVersion, "5")
+      })
+    )
+  })
+
+  describe("delete", () => {
+    test(
+      "answers with a Status that names the uid, then 404",
+      Effect.gen(function*() {
+        const { create, name, path, request } = yield* setup
+        const { metadata } = yield* create()
+        const preconditions = { uid: metadata.uid, resourceVersion: metadata.resourceVersion }
+        const { body, status } = yield* request("DELETE", path, { preconditions })
+        assert.strictEqual(status, 200)
+        assert.deepStrictEqual(body, {
+          kind: "Status",
+          apiVersion: "v1",
+          metadata: {},
+          status: "Success",
+          details: { ...details(name), uid: metadata.uid }
+        })
+        failure(yield* request("DELETE", path), {
+          code: 404,
+          reason: "NotFound",
+          message: `leases.coordination.k8s.io "${name}" not found`,
+          details: details(name)
+        })
+      })
+    )
+
+    test(
+      "looks at the uid of its preconditions, then at the version",
+      Effect.gen(function*() {
+        const { create, name, path, request } = yield* setup
+        const { metadata } = yield* create()
+        const remove = (preconditions: object) => request("DELETE", path, { preconditions })
+        const uid = "11111111-1111-4111-8111-111111111111"
+        const uidConflict = (wanted: string) => ({
+          code: 409,
+          reason: "Conflict",
+          message: `Operation cannot be fulfilled on Lease.coordination.k8s.io "${name}": the UID in the ` +
+            `precondition (${wanted}) does not match the UID in record (${metadata.uid}). The object might have been ` +
+            "deleted and then recreated",
+          details: kindDetails(name)
+        })
+        failure(yield* remove({ uid, resourceVersion: "1" }), uidConflict(uid))
+        failure(yield* remove({ uid: "" }), uidConflict(""))
+        failure(yield* remove({ uid: metadata.uid, resourceVersion: "1" }), {
+          code: 409,
+          reason: "Conflict",
+          message: `Operation cannot be fulfilled on Lease.coordination.k8s.io "${name}": the ResourceVersion in the ` +
+            `precondition (1) does not match the ResourceVersion in record (${metadata.resourceVersion}). The object ` +
+            "might have been modified",
+          details: kindDetails(name)
+        })
+        assert.strictEqual((yield* request("GET", path)).status, 200)
+      })
+    )
+
+    test(
+      "in the foreground marks the Lease, and the garbage collector ends it",
+      Effect.gen(function*() {
+        const { create, leases, name, path, request, watch } = yield* setup
+        const { metadata } = yield* create()
+        const lines = yield* watch(
+          `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&resourceVersion=${metadata.resourceVersion}`
+        )
+        const { body } = yield* request("DELETE", path, { propagationPolicy: "Foreground" })
+        assert.deepStrictEqual(body.metadata.finalizers, ["foregroundDeletion"])
+        assert.isString(body.metadata.deletionTimestamp)
+        const marked = yield* lines.next
+        assert.deepStrictEqual([marked.type, marked.object.metadata.finalizers], ["MODIFIED", ["foregroundDeletion"]])
+        assert.strictEqual((yield* lines.next).type, "DELETED")
+      })
+    )
+  })
+
+  describe("validation", () => {
+    const fields: ReadonlyArray<readonly [object, string, string]> = [
+      [{ leaseDurationSeconds: 0 }, "spec.leaseDurationSeconds", "Invalid value: 0: must be greater than 0"],
+      [{ leaseDurationSeconds: -3 }, "spec.leaseDurationSeconds", "Invalid value: -3: must be greater than 0"],
+      [{ leaseTransitions: -1 }, "spec.leaseTransitions", "Invalid value: -1: must be greater than or equal to 0"]
+    ]
+    for (const [spec, field, message] of fields) {
       test(
-        "refuses a name that is taken",
+        `refuses ${JSON.stringify(spec)}`,
         Effect.gen(function*() {
           const { create, leases, name, path, request } = yield* setup
-          yield* create()
-          failure(yield* request("POST", leases, { metadata: { name } }), {
-            code: 409,
-            reason: "AlreadyExists",
-            message: `leases.coordination.k8s.io "${name}" already exists`,
-            details: details(name)
-          })
-          yield* request("PATCH", path, { metadata: { finalizers: ["example.com/hold"] } })
-          yield* request("DELETE", path)
-          failure(yield* request("POST", leases, { metadata: { name } }), {
-            code: 409,
-            reason: "AlreadyExists",
-            message: `object is being deleted: leases.coordination.k8s.io "${name}" already exists`,
-            details: details(name)
-          })
-          yield* request("PATCH", path, { metadata: { finalizers: null } })
-        })
-      )
-
-      test(
-        "refuses a missing namespace, and one unlike the path's",
-        Effect.gen(function*() {
-          const { leases, missingNamespace, name, namespace, request } = yield* setup
-          const elsewhere = leases.replace(`/${namespace}/`, `/${missingNamespace}/`)
-          failure(yield* request("POST", elsewhere, { metadata: { name } }), {
-            code: 404,
-            reason: "NotFound",
-            message: `namespaces "${missingNamespace}" not found`,
-            details: { name: missingNamespace, kind: "namespaces" }
-          })
-          failure(yield* request("GET", `${elsewhere}/${name}`), {
-            code: 404,
-            reason: "NotFound",
-            message: `leases.coordination.k8s.io "${name}" not found`,
-            details: details(name)
-          })
-          failure(yield* request("POST", leases, { metadata: { name, namespace: "other" } }), {
-            code: 400,
-            reason: "BadRequest",
-            message: "the namespace of the provided object does not match the namespace sent on the request"
-          })
-        })
-      )
-
-      test(
-        "takes no version, no uid and no time from the client",
-        Effect.gen(function*() {
-          const { leases, name, request } = yield* setup
-          failure(yield* request("POST", leases, { metadata: { name, resourceVersion: "1" } }), {
-            code: 500,
-            message: "resourceVersion should not be set on objects to be created"
-          })
-          const uid = "11111111-1111-4111-8111-111111111111"
-          const { body, status } = yield* request("POST", leases, {
-            metadata: { name, uid, creationTimestamp: "2001-01-01T00:00:00Z" }
-          })
-          assert.strictEqual(status, 201)
-          assert.notStrictEqual(body.metadata.uid, uid)
-          assert.notStrictEqual(body.metadata.creationTimestamp, "2001-01-01T00:00:00Z")
-          assert.deepStrictEqual(body.spec, {})
-        })
-      )
-
-      test(
-        "refuses names that are none",
-        Effect.gen(function*() {
-          const { leases, request } = yield* setup
-          const rule =
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', " +
-            "and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is " +
-            "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-          const message = `Invalid value: "A_b": ${rule}`
-          failure(yield* request("POST", leases, { metadata: { name: "A_b" } }), {
+          const expected = {
             code: 422,
             reason: "Invalid",
-            message: `Lease.coordination.k8s.io "A_b" is invalid: metadata.name: ${message}`,
-            details: {
-              ...kindDetails("A_b"),
-              causes: [{ reason: "FieldValueInvalid", message, field: "metadata.name" }]
-            }
-          })
-          const long = yield* request("POST", leases, { metadata: { name: "a".repeat(254) } })
-          const missing = yield* request("POST", leases, { metadata: {} })
-          assert.deepStrictEqual([long.status, long.body.reason], [422, "Invalid"])
-          assert.deepStrictEqual([missing.status, missing.body.reason], [422, "Invalid"])
-          assert.include(missing.body.message, "metadata.name: Required value: name or generateName is required")
-          assert.strictEqual(
-            (yield* request("POST", leases, { apiVersion: "v2", metadata: { name: "a" } })).status,
-            400
-          )
-        })
-      )
-    })
-
-    describe("patch", () => {
-      test(
-        "is guarded by the version in its body",
-        Effect.gen(function*() {
-          const { create, name, path, request } = yield* setup
-          const { metadata } = yield* create({ spec: { holderIdentity: "a" } })
-          const guarded = (resourceVersion: unknown, holderIdentity = "b") =>
-            request("PATCH", path, { metadata: { resourceVersion }, spec: { holderIdentity } })
-          const first = yield* guarded(metadata.resourceVersion)
-          assert.strictEqual(first.status, 200)
-          const { resourceVersion } = first.body.metadata
-          failure(yield* guarded(metadata.resourceVersion), hasBeenModified(name))
-          failure(yield* guarded("99999999"), hasBeenModified(name))
-          const required = `metadata.resourceVersion: Invalid value: 0: must be specified for an update`
-          for (const version of [null, "", "0"]) {
-            const answer = yield* guarded(version, "c")
-            assert.strictEqual(answer.status, 422)
-            assert.strictEqual(answer.body.message, `leases.coordination.k8s.io "${name}" is invalid: ${required}`)
+            message: `Lease.coordination.k8s.io "${name}" is invalid: ${field}: ${message}`,
+            details: { ...kindDetails(name), causes: [{ reason: "FieldValueInvalid", message, field }] }
           }
-          const unchanged = yield* guarded(resourceVersion)
-          assert.deepStrictEqual(unchanged.body, first.body)
-          const unguarded = yield* request("PATCH", path, { spec: { holderIdentity: "d" } })
-          assert.strictEqual(unguarded.status, 200)
-          assert.isTrue(BigInt(unguarded.body.metadata.resourceVersion) > BigInt(resourceVersion))
-        })
-      )
-
-      test(
-        "with another uid is refused: 409 at a stale version, 422 at the right one",
-        Effect.gen(function*() {
-          const { create, name, path, request } = yield* setup
-          const { metadata } = yield* create()
-          const uid = "11111111-1111-4111-8111-111111111111"
-          failure(
-            yield* request("PATCH", path, { metadata: { uid, resourceVersion: "1" } }),
-            hasBeenModified(name)
-          )
-          const message = `Invalid value: "${uid}": field is immutable`
-          failure(yield* request("PATCH", path, { metadata: { uid, resourceVersion: metadata.resourceVersion } }), {
-            code: 422,
-            reason: "Invalid",
-            message: `Lease.coordination.k8s.io "${name}" is invalid: metadata.uid: ${message}`,
-            details: {
-              ...kindDetails(name),
-              causes: [{ reason: "FieldValueInvalid", message, field: "metadata.uid" }]
-            }
-          })
-        })
-      )
-
-      test(
-        "never creates, and does not rename",
-        Effect.gen(function*() {
-          const { create, name, path, request } = yield* setup
-          failure(yield* request("PATCH", path, { metadata: { resourceVersion: "1" }, spec: {} }), {
-            code: 404,
-            reason: "NotFound",
-            message: `leases.coordination.k8s.io "${name}" not found`,
-            details: details(name)
-          })
+          failure(yield* request("POST", leases, { metadata: { name }, spec }), expected)
           yield* create()
-          failure(yield* request("PATCH", path, { metadata: { name: "other" } }), {
+          failure(yield* request("PATCH", path, { spec }), expected)
+        })
+      )
+    }
+
+    const undecodable: ReadonlyArray<readonly [object, string]> = [
+      [
+        { leaseDurationSeconds: 1.5 },
+        "json: cannot unmarshal number 1.5 into Go struct field LeaseSpec.spec.leaseDurationSeconds of type int32"
+      ],
+      [
+        { leaseDurationSeconds: "15" },
+        "json: cannot unmarshal string into Go struct field LeaseSpec.spec.leaseDurationSeconds of type int32"
+      ],
+      [
+        { leaseTransitions: 2 ** 31 },
+        "json: cannot unmarshal number 2147483648 into Go struct field LeaseSpec.spec.leaseTransitions of type int32"
+      ],
+      [
+        { holderIdentity: 5 },
+        "json: cannot unmarshal number into Go struct field LeaseSpec.spec.holderIdentity of type string"
+      ],
+      [
+        { renewTime: 5 },
+        "json: cannot unmarshal number into Go struct field LeaseSpec.spec.renewTime of type string"
+      ],
+      ...[
+        ["2026-11-22T13:30:00.123Z", "cannot parse \".123Z\" as \".000000\""],
+        ["2026-11-22T13:30:00.1234567Z", "cannot parse \"7Z\" as \"Z07:00\""],
+        ["2026-11-22T13:30:00Z", "cannot parse \"Z\" as \".000000\""],
+        ["2026-11-22T13:30:00.123456", "cannot parse \"\" as \"Z07:00\""],
+        ["now", "cannot parse \"now\" as \"2006\""],
+        ["+010000-01-01T00:00:00.000000Z", "cannot parse \"+010000-01-01T00:00:00.000000Z\" as \"2006\""],
+        ["2026-11-22 13:30:00.123456Z", "cannot parse \" 13:30:00.123456Z\" as \"T\""],
+        ["", "cannot parse \"\" as \"2006\""]
+      ].map(([renewTime, cause]) =>
+        [
+          { renewTime },
+          `parsing time ${JSON.stringify(renewTime)} as "2006-01-02T15:04:05.000000Z07:00": ${cause}`
+        ] as const
+      ),
+      ...[
+        ["2026-11-22T13:30:60.000000Z", "second out of range"],
+        ["2026-11-22T24:30:00.000000Z", "hour out of range"],
+        ["2026-13-22T13:30:00.000000Z", "month out of range"],
+        ["2026-02-30T13:30:00.000000Z", "day out of range"]
+      ].map(([renewTime, cause]) => [{ renewTime }, `parsing time ${JSON.stringify(renewTime)}: ${cause}`] as const)
+    ]
+    for (const [spec, cause] of undecodable) {
+      test(
+        `cannot read ${JSON.stringify(spec)}`,
+        Effect.gen(function*() {
+          const { create, leases, name, path, request } = yield* setup
+          failure(yield* request("POST", leases, { metadata: { name }, spec }), {
             code: 400,
             reason: "BadRequest",
-            message: `the name of the object (other) does not match the name on the URL (${name})`
+            message: `Lease in version "v1" cannot be handled as a Lease: ${cause}`
           })
-        })
-      )
-
-      test(
-        "is a merge patch in JSON, nothing else",
-        Effect.gen(function*() {
-          const { create, path, request } = yield* setup
           yield* create()
-          const json = yield* request("PATCH", path, {}, { contentType: "application/json" })
-          assert.deepStrictEqual([json.status, json.body.reason], [415, "UnsupportedMediaType"])
-          const broken = yield* request("PATCH", path, "{", { contentType: "application/merge-patch+json" })
-          assert.deepStrictEqual([broken.status, broken.body.reason], [400, "BadRequest"])
+          const patched = yield* request("PATCH", path, { spec })
+          assert.deepStrictEqual([patched.status, patched.body.reason], [422, "Invalid"])
+          assert.isTrue(patched.body.message.startsWith(" \"\" is invalid: patch: Invalid value: "))
+          assert.isTrue(patched.body.message.endsWith(`: ${cause}`), patched.body.message)
+          assert.strictEqual(patched.body.details.causes[0].field, "patch")
         })
       )
+    }
 
+    const times: ReadonlyArray<readonly [string, string | null]> = [
+      ["2026-11-22T13:30:00.123456+02:00", "2026-11-22T11:30:00.123456Z"],
+      ["2026-11-22T13:30:00,123456Z", "2026-11-22T13:30:00.123456Z"],
+      ["2026-11-22T3:59:59.000000Z", "2026-11-22T03:59:59.000000Z"],
+      ["1969-01-01T00:00:00.000001-00:00", "1969-01-01T00:00:00.000001Z"],
+      ["0001-01-01T00:00:00.000000Z", null]
+    ]
+    for (const [written, read] of times) {
       test(
-        "with null removes, with an object merges, with a list replaces",
+        `reads the time ${written}`,
         Effect.gen(function*() {
           const { create, path, request } = yield* setup
-          yield* create({
-            metadata: { labels: { a: "1", b: "2" }, annotations: { x: "1" } },
-            spec: { holderIdentity: "a", leaseDurationSeconds: 15 }
-          })
-          const { body } = yield* request("PATCH", path, {
-            metadata: { labels: { a: null, c: "3" }, annotations: null, creationTimestamp: "2001-01-01T00:00:00Z" },
-            spec: { holderIdentity: null, leaseTransitions: 1 }
-          })
-          assert.deepStrictEqual(body.metadata.labels, { b: "2", c: "3" })
-          assert.notProperty(body.metadata, "annotations")
-          assert.deepStrictEqual(body.spec, { leaseDurationSeconds: 15, leaseTransitions: 1 })
-          assert.notStrictEqual(body.metadata.creationTimestamp, "2001-01-01T00:00:00Z")
-          assert.deepStrictEqual((yield* request("PATCH", path, { spec: null })).body.spec, {})
+          yield* create({ spec: { renewTime: written } })
+          assert.deepStrictEqual((yield* request("GET", path)).body.spec, { renewTime: read })
         })
       )
+    }
 
-      test(
-        "drops fields that Leases do not have",
-        Effect.gen(function*() {
-          const { create, path, request } = yield* setup
-          const { metadata } = yield* create({ spec: { strategy: "OldestEmulationVersion", preferredHolder: "a" } })
-          const { body, status } = yield* request("PATCH", path, { spec: { foo: 1, strategy: "example.com/x" } })
-          assert.strictEqual(status, 200)
-          assert.deepStrictEqual(body.spec, {})
-          assert.strictEqual(body.metadata.resourceVersion, metadata.resourceVersion)
-        })
-      )
-
-      test(
-        "of a finalizer, the last one, ends a deletion that was held up",
-        Effect.gen(function*() {
-          const { create, path, request } = yield* setup
-          const made = yield* create({ metadata: { finalizers: ["example.com/hold"] } })
-          const deleted = yield* request("DELETE", path)
-          assert.strictEqual(deleted.body.kind, "Lease")
-          assert.isString(deleted.body.metadata.deletionTimestamp)
-          assert.strictEqual(deleted.body.metadata.deletionGracePeriodSeconds, 0)
-          const last = yield* request("PATCH", path, { metadata: { finalizers: [] } })
-          assert.strictEqual(last.status, 200)
-          assert.strictEqual(last.body.metadata.uid, made.metadata.uid)
-          assert.strictEqual((yield* request("GET", path)).status, 404)
-        })
-      )
-    })
-
-    describe("put", () => {
-      test(
-        "needs the version of what it replaces",
-        Effect.gen(function*() {
-          const { create, name, path, request } = yield* setup
-          const made = yield* create({ metadata: { labels: { a: "1" } }, spec: { holderIdentity: "a" } })
-          const { resourceVersion } = made.metadata
-          const put = (metadata: object, spec: object = { leaseDurationSeconds: 5 }) =>
-            request("PUT", path, { metadata: { name, ...metadata }, spec })
-          for (const version of [{}, { resourceVersion: "" }, { resourceVersion: "0" }]) {
-            const answer = yield* put(version)
-            assert.strictEqual(answer.status, 422)
-            assert.strictEqual(
-              answer.body.message,
-              `leases.coordination.k8s.io "${name}" is invalid: metadata.resourceVersion: Invalid value: 0: must be ` +
-                "specified for an update"
-            )
-          }
-          failure(yield* put({ resourceVersion: "1" }), hasBeenModified(name))
-          failure(yield* put({ resourceVersion: "99999999" }), hasBeenModified(name))
-          failure(yield* put({ resourceVersion: "abc" }), {
-            code: 500,
-            message: "strconv.ParseUint: parsing \"abc\": invalid syntax"
-          })
-          const uid = "11111111-1111-4111-8111-111111111111"
-          const wrong = yield* put({ uid, resourceVersion })
-          assert.deepStrictEqual([wrong.status, wrong.body.reason], [409, "Conflict"])
-          assert.include(
-            wrong.body.message,
-            `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${made.metadata.uid}`
-          )
-          failure(yield* put({ name: "other", resourceVersion }), {
-            code: 400,
-            reason: "BadRequest",
-            message: `the name of the object (other) does not match the name on the URL (${name})`
-          })
-          const replaced = yield* put({ resourceVersion })
-          assert.strictEqual(replaced.status, 200)
-          assert.deepStrictEqual(replaced.body.spec, { leaseDurationSeconds: 5 })
-          assert.notProperty(replaced.body.metadata, "labels")
-        })
-      )
-
-      test(
-        "creates what is missing, whatever version it carries",
-        Effect.gen(function*() {
-          const { name, path, request } = yield* setup
-          const uid = "11111111-1111-4111-8111-111111111111"
-          const withUid = yield* request("PUT", path, { metadata: { name, uid, resourceVersion: "5" }, spec: {} })
-          assert.deepStrictEqual([withUid.status, withUid.body.reason], [409, "Conflict"])
-          assert.isTrue(withUid.body.message.endsWith("UID in object meta: "))
-          const created = yield* request("PUT", path, { metadata: { name, resourceVersion: "5" }, spec: {} })
-          assert.strictEqual(created.status, 201)
-          assert.notStrictEqual(created.body.metadata.resourceVersion, "5")
-        })
-      )
-    })
-
-    describe("delete", () => {
-      test(
-        "answers with a Status that names the uid, then 404",
-        Effect.gen(function*() {
-          const { create, name, path, request } = yield* setup
-          const { metadata } = yield* create()
-          const preconditions = { uid: metadata.uid, resourceVersion: metadata.resourceVersion }
-          const { body, status } = yield* request("DELETE", path, { preconditions })
-          assert.strictEqual(status, 200)
-          assert.deepStrictEqual(body, {
-            kind: "Status",
-            apiVersion: "v1",
-            metadata: {},
-            status: "Success",
-            details: { ...details(name), uid: metadata.uid }
-          })
-          failure(yield* request("DELETE", path), {
-            code: 404,
-            reason: "NotFound",
-            message: `leases.coordination.k8s.io "${name}" not found`,
-            details: details(name)
-          })
-        })
-      )
-
-      test(
-        "looks at the uid of its preconditions, then at the version",
-        Effect.gen(function*() {
-          const { create, name, path, request } = yield* setup
-          const { metadata } = yield* create()
-          const remove = (preconditions: object) => request("DELETE", path, { preconditions })
-          const uid = "11111111-1111-4111-8111-111111111111"
-          const uidConflict = (wanted: string) => ({
-            code: 409,
-            reason: "Conflict",
-            message: `Operation cannot be fulfilled on Lease.coordination.k8s.io "${name}": the UID in the ` +
-              `precondition (${wanted}) does not match the UID in record (${metadata.uid}). The object might have been ` +
-              "deleted and then recreated",
-            details: kindDetails(name)
-          })
-          failure(yield* remove({ uid, resourceVersion: "1" }), uidConflict(uid))
-          failure(yield* remove({ uid: "" }), uidConflict(""))
-          failure(yield* remove({ uid: metadata.uid, resourceVersion: "1" }), {
-            code: 409,
-            reason: "Conflict",
-            message:
-              `Operation cannot be fulfilled on Lease.coordination.k8s.io "${name}": the ResourceVersion in the ` +
-              `precondition (1) does not match the ResourceVersion in record (${metadata.resourceVersion}). The object ` +
-              "might have been modified",
-            details: kindDetails(name)
-          })
-          assert.strictEqual((yield* request("GET", path)).status, 200)
-        })
-      )
-
-      test(
-        "in the foreground marks the Lease, and the garbage collector ends it",
-        Effect.gen(function*() {
-          const { create, leases, name, path, request, watch } = yield* setup
-          const { metadata } = yield* create()
-          const lines = yield* watch(
-            `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&resourceVersion=${metadata.resourceVersion}`
-          )
-          const { body } = yield* request("DELETE", path, { propagationPolicy: "Foreground" })
-          assert.deepStrictEqual(body.metadata.finalizers, ["foregroundDeletion"])
-          assert.isString(body.metadata.deletionTimestamp)
-          const marked = yield* lines.next
-          assert.deepStrictEqual([marked.type, marked.object.metadata.finalizers], ["MODIFIED", ["foregroundDeletion"]])
-          assert.strictEqual((yield* lines.next).type, "DELETED")
-        })
-      )
-    })
-
-    describe("validation", () => {
-      const fields: ReadonlyArray<readonly [object, string, string]> = [
-        [{ leaseDurationSeconds: 0 }, "spec.leaseDurationSeconds", "Invalid value: 0: must be greater than 0"],
-        [{ leaseDurationSeconds: -3 }, "spec.leaseDurationSeconds", "Invalid value: -3: must be greater than 0"],
-        [{ leaseTransitions: -1 }, "spec.leaseTransitions", "Invalid value: -1: must be greater than or equal to 0"]
-      ]
-      for (const [spec, field, message] of fields) {
-        test(
-          `refuses ${JSON.stringify(spec)}`,
-          Effect.gen(function*() {
-            const { create, leases, name, path, request } = yield* setup
-            const expected = {
-              code: 422,
-              reason: "Invalid",
-              message: `Lease.coordination.k8s.io "${name}" is invalid: ${field}: ${message}`,
-              details: { ...kindDetails(name), causes: [{ reason: "FieldValueInvalid", message, field }] }
-            }
-            failure(yield* request("POST", leases, { metadata: { name }, spec }), expected)
-            yield* create()
-            failure(yield* request("PATCH", path, { spec }), expected)
-          })
-        )
-      }
-
-      const undecodable: ReadonlyArray<readonly [object, string]> = [
-        [
-          { leaseDurationSeconds: 1.5 },
-          "json: cannot unmarshal number 1.5 into Go struct field LeaseSpec.spec.leaseDurationSeconds of type int32"
-        ],
-        [
-          { leaseDurationSeconds: "15" },
-          "json: cannot unmarshal string into Go struct field LeaseSpec.spec.leaseDurationSeconds of type int32"
-        ],
-        [
-          { leaseTransitions: 2 ** 31 },
-          "json: cannot unmarshal number 2147483648 into Go struct field LeaseSpec.spec.leaseTransitions of type int32"
-        ],
-        [
-          { holderIdentity: 5 },
-          "json: cannot unmarshal number into Go struct field LeaseSpec.spec.holderIdentity of type string"
-        ],
-        [
-          { renewTime: 5 },
-          "json: cannot unmarshal number into Go struct field LeaseSpec.spec.renewTime of type string"
-        ],
-        ...[
-          ["2026-11-22T13:30:00.123Z", "cannot parse \".123Z\" as \".000000\""],
-          ["2026-11-22T13:30:00.1234567Z", "cannot parse \"7Z\" as \"Z07:00\""],
-          ["2026-11-22T13:30:00Z", "cannot parse \"Z\" as \".000000\""],
-          ["2026-11-22T13:30:00.123456", "cannot parse \"\" as \"Z07:00\""],
-          ["now", "cannot parse \"now\" as \"2006\""],
-          ["+010000-01-01T00:00:00.000000Z", "cannot parse \"+010000-01-01T00:00:00.000000Z\" as \"2006\""],
-          ["2026-11-22 13:30:00.123456Z", "cannot parse \" 13:30:00.123456Z\" as \"T\""],
-          ["", "cannot parse \"\" as \"2006\""]
-        ].map(([renewTime, cause]) =>
-          [
-            { renewTime },
-            `parsing time ${JSON.stringify(renewTime)} as "2006-01-02T15:04:05.000000Z07:00": ${cause}`
-          ] as const
-        ),
-        ...[
-          ["2026-11-22T13:30:60.000000Z", "second out of range"],
-          ["2026-11-22T24:30:00.000000Z", "hour out of range"],
-          ["2026-13-22T13:30:00.000000Z", "month out of range"],
-          ["2026-02-30T13:30:00.000000Z", "day out of range"]
-        ].map(([renewTime, cause]) => [{ renewTime }, `parsing time ${JSON.stringify(renewTime)}: ${cause}`] as const)
-      ]
-      for (const [spec, cause] of undecodable) {
-        test(
-          `cannot read ${JSON.stringify(spec)}`,
-          Effect.gen(function*() {
-            const { create, leases, name, path, request } = yield* setup
-            failure(yield* request("POST", leases, { metadata: { name }, spec }), {
-              code: 400,
-              reason: "BadRequest",
-              message: `Lease in version "v1" cannot be handled as a Lease: ${cause}`
-            })
-            yield* create()
-            const patched = yield* request("PATCH", path, { spec })
-            assert.deepStrictEqual([patched.status, patched.body.reason], [422, "Invalid"])
-            assert.isTrue(patched.body.message.startsWith(" \"\" is invalid: patch: Invalid value: "))
-            assert.isTrue(patched.body.message.endsWith(`: ${cause}`), patched.body.message)
-            assert.strictEqual(patched.body.details.causes[0].field, "patch")
-          })
-        )
-      }
-
-      const times: ReadonlyArray<readonly [string, string | null]> = [
-        ["2026-11-22T13:30:00.123456+02:00", "2026-11-22T11:30:00.123456Z"],
-        ["2026-11-22T13:30:00,123456Z", "2026-11-22T13:30:00.123456Z"],
-        ["2026-11-22T3:59:59.000000Z", "2026-11-22T03:59:59.000000Z"],
-        ["1969-01-01T00:00:00.000001-00:00", "1969-01-01T00:00:00.000001Z"],
-        ["0001-01-01T00:00:00.000000Z", null]
-      ]
-      for (const [written, read] of times) {
-        test(
-          `reads the time ${written}`,
-          Effect.gen(function*() {
-            const { create, path, request } = yield* setup
-            yield* create({ spec: { renewTime: written } })
-            assert.deepStrictEqual((yield* request("GET", path)).body.spec, { renewTime: read })
-          })
-        )
-      }
-
-      test(
-        "wants owners complete, and one controller at most",
-        Effect.gen(function*() {
-          const { leases, name, request } = yield* setup
-          const owner = { apiVersion: "example.com/v1", kind: "Thing", name: "a", uid: "1" }
-          const post = (ownerReferences: ReadonlyArray<object>) =>
-            request("POST", leases, { metadata: { name, ownerReferences } })
-          for (const field of ["apiVersion", "kind", "name", "uid"]) {
-            const { body, status } = yield* post([{ ...owner, [field]: "" }])
-            assert.strictEqual(status, 422)
-            assert.include(body.message, `metadata.ownerReferences[0].${field}: `)
-          }
-          const uid = yield* post([{ ...owner, uid: "" }])
-          assert.include(uid.body.message, "metadata.ownerReferences[0].uid: Required value: must not be empty")
-          const two = yield* post([{ ...owner, controller: true }, { ...owner, uid: "2", controller: true }])
-          assert.strictEqual(two.status, 422)
-          assert.include(two.body.message, "Only one reference can have Controller set to true")
-        })
-      )
-
-      test(
-        "wants annotations below 262144 bytes",
-        Effect.gen(function*() {
-          const { leases, name, request } = yield* setup
-          const { body, status } = yield* request("POST", leases, {
-            metadata: { name, annotations: { a: "x".repeat(262_144) } }
-          })
+    test(
+      "wants owners complete, and one controller at most",
+      Effect.gen(function*() {
+        const { leases, name, request } = yield* setup
+        const owner = { apiVersion: "example.com/v1", kind: "Thing", name: "a", uid: "1" }
+        const post = (ownerReferences: ReadonlyArray<object>) =>
+          request("POST", leases, { metadata: { name, ownerReferences } })
+        for (const field of ["apiVersion", "kind", "name", "uid"]) {
+          const { body, status } = yield* post([{ ...owner, [field]: "" }])
           assert.strictEqual(status, 422)
-          assert.strictEqual(
-            body.message,
-            `Lease.coordination.k8s.io "${name}" is invalid: metadata.annotations: Too long: may not be more than ` +
-              "262144 bytes"
-          )
-        })
-      )
-    })
+          assert.include(body.message, `metadata.ownerReferences[0].${field}: `)
+        }
+        const uid = yield* post([{ ...owner, uid: "" }])
+        assert.include(uid.body.message, "metadata.ownerReferences[0].uid: Required value: must not be empty")
+        const two = yield* post([{ ...owner, controller: true }, { ...owner, uid: "2", controller: true }])
+        assert.strictEqual(two.status, 422)
+        assert.include(two.body.message, "Only one reference can have Controller set to true")
+      })
+    )
 
-    describe("lists", () => {
-      test(
-        "the Leases of a namespace, and one by its name",
-        Effect.gen(function*() {
-          const { create, leases, name, namespace, request } = yield* setup
-          const { metadata } = yield* create({ spec: { holderIdentity: "a" } })
-          const all = yield* request("GET", leases)
-          assert.deepStrictEqual([all.body.kind, all.body.apiVersion], ["LeaseList", "coordination.k8s.io/v1"])
-          assert.isAtLeast(Number(all.body.metadata.resourceVersion), Number(metadata.resourceVersion))
-          for (
-            const selector of [
-              `metadata.name%3D${name}`,
-              `metadata.name%3D%3D${name},metadata.namespace%3D${namespace}`
-            ]
-          ) {
-            const { body } = yield* request("GET", `${leases}?fieldSelector=${selector}`)
-            assert.lengthOf(body.items, 1)
-            assert.deepStrictEqual(body.items[0].metadata.uid, metadata.uid)
-            assert.notProperty(body.items[0], "kind")
-          }
-          const everywhere = yield* request(
-            "GET",
-            `/apis/coordination.k8s.io/v1/leases?fieldSelector=metadata.name%3D${name}`
-          )
-          assert.lengthOf(everywhere.body.items, 1)
-          failure(yield* request("GET", `${leases}?fieldSelector=spec.holderIdentity%3Da`), {
-            code: 400,
-            reason: "BadRequest",
-            message:
-              "\"spec.holderIdentity\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-          })
+    test(
+      "wants annotations below 262144 bytes",
+      Effect.gen(function*() {
+        const { leases, name, request } = yield* setup
+        const { body, status } = yield* request("POST", leases, {
+          metadata: { name, annotations: { a: "x".repeat(262_144) } }
         })
-      )
-    })
-
-    describe("watch", () => {
-      const watchPath = (leases: string, name: string, query: string) =>
-        `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&${query}`
-
-      test(
-        "tells what came after the version, a JSON object a line",
-        Effect.gen(function*() {
-          const { create, leases, name, path, request, watch } = yield* setup
-          const made = yield* create()
-          const lines = yield* watch(watchPath(leases, name, `resourceVersion=${made.metadata.resourceVersion}`))
-          assert.strictEqual(lines.status, 200)
-          assert.strictEqual(lines.headers["content-type"], "application/json")
-          assert.strictEqual(lines.headers["transfer-encoding"], "chunked")
-          assert.isString(lines.headers.date)
-          const changed = (yield* request("PATCH", path, { spec: { holderIdentity: "b" } })).body
-          assert.deepStrictEqual(yield* lines.next, { type: "MODIFIED", object: changed })
-          yield* request("DELETE", path)
-          const deleted = yield* lines.next
-          assert.strictEqual(deleted.type, "DELETED")
-          assert.deepStrictEqual(deleted.object.spec, changed.spec)
-          assert.isTrue(BigInt(deleted.object.metadata.resourceVersion) > BigInt(changed.metadata.resourceVersion))
-          const again = yield* create()
-          assert.deepStrictEqual(yield* lines.next, { type: "ADDED", object: again })
-        })
-      )
-
-      test(
-        "without a version, or from 0, begins with what is there",
-        Effect.gen(function*() {
-          const { create, leases, name, path, request, watch } = yield* setup
-          const empty = yield* watch(watchPath(leases, name, "resourceVersion=0"))
-          const made = yield* create()
-          assert.deepStrictEqual(yield* empty.next, { type: "ADDED", object: made })
-          const lines = yield* watch(watchPath(leases, name, ""))
-          assert.deepStrictEqual(yield* lines.next, { type: "ADDED", object: made })
-          const changed = (yield* request("PATCH", path, { spec: { holderIdentity: "b" } })).body
-          assert.deepStrictEqual(yield* lines.next, { type: "MODIFIED", object: changed })
-        })
-      )
-
-      test(
-        "of the whole namespace tells of all its Leases",
-        Effect.gen(function*() {
-          const { create, leases, name, request, watch } = yield* setup
-          const made = yield* create()
-          const lines = yield* watch(`${leases}?watch=true&resourceVersion=${made.metadata.resourceVersion}`)
-          yield* request("POST", leases, { metadata: { name: `${name}-other` } })
-          const seen = new Set<string>()
-          // Other tests write at the same time.
-          while (!seen.has(`${name}-other`)) seen.add((yield* lines.next).object.metadata.name)
-        })
-      )
-
-      test(
-        "from too old a version is a 200 with an error in it",
-        Effect.gen(function*() {
-          const { create, leases, name, watch } = yield* setup
-          yield* create()
-          const lines = yield* watch(watchPath(leases, name, "resourceVersion=1"))
-          assert.strictEqual(lines.status, 200)
-          const [{ object, type }, ...more] = yield* lines.rest
-          assert.lengthOf(more, 0)
-          assert.strictEqual(type, "ERROR")
-          const { message, ...status } = object
-          assert.match(message, /^too old resource version: 1 \(\d+\)$/)
-          assert.deepStrictEqual(status, {
-            kind: "Status",
-            apiVersion: "v1",
-            metadata: {},
-            status: "Failure",
-            reason: "Expired",
-            code: 410
-          })
-        })
-      )
-
-      test(
-        "ends when its time is over, after bookmarks for those who allow them",
-        Effect.gen(function*() {
-          const { create, leases, name, request, watch } = yield* setup
-          const { metadata } = yield* create()
-          const query = `resourceVersion=${metadata.resourceVersion}&timeoutSeconds=5`
-          const [silent, told] = yield* Effect.all([
-            watch(watchPath(leases, name, query)),
-            watch(watchPath(leases, name, `${query}&allowWatchBookmarks=true`))
-          ])
-          // There is nothing to resume from that the client does not know, unless something else is written.
-          yield* request("POST", leases, { metadata: { name: `${name}-other` } })
-          assert.deepStrictEqual(yield* silent.rest, [])
-          const bookmarks = yield* told.rest
-          assert.isNotEmpty(bookmarks)
-          for (const { object, type } of bookmarks) {
-            assert.strictEqual(type, "BOOKMARK")
-            const { resourceVersion, ...none } = object.metadata
-            assert.isTrue(BigInt(resourceVersion) > BigInt(metadata.resourceVersion))
-            assert.deepStrictEqual(
-              { ...object, metadata: none },
-              { kind: "Lease", apiVersion: "coordination.k8s.io/v1", metadata: {}, spec: {} }
-            )
-          }
-        })
-      )
-
-      test(
-        "refuses what it does not understand",
-        Effect.gen(function*() {
-          const { leases, name, request } = yield* setup
-          failure(yield* request("GET", `${leases}?watch=1&fieldSelector=spec.holderIdentity%3Da`), {
-            code: 400,
-            reason: "BadRequest",
-            message:
-              "\"spec.holderIdentity\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-          })
-          assert.strictEqual((yield* request("GET", watchPath(leases, name, "timeoutSeconds=0.5"))).status, 400)
-          assert.strictEqual((yield* request("GET", watchPath(leases, name, "resourceVersion=abc"))).status, 500)
-        })
-      )
-    })
-
-    describe("users", () => {
-      test(
-        "with an unknown token are refused with 401",
-        Effect.gen(function*() {
-          const { path, request } = yield* setup
-          failure(yield* request("GET", path, undefined, { token: "wrong" }), {
-            code: 401,
-            reason: "Unauthorized",
-            message: "Unauthorized"
-          })
-        })
-      )
-
-      test(
-        "without a token are anonymous, and refused with 403",
-        Effect.gen(function*() {
-          const { leases, name, namespace, path, request } = yield* setup
-          failure(yield* request("GET", path, undefined, { token: "" }), {
-            code: 403,
-            reason: "Forbidden",
-            message: `leases.coordination.k8s.io "${name}" is forbidden: User "system:anonymous" cannot get resource ` +
-              `"leases" in API group "coordination.k8s.io" in the namespace "${namespace}"`,
-            details: details(name)
-          })
-          failure(yield* request("POST", leases, { metadata: { name } }, { token: "" }), {
-            code: 403,
-            reason: "Forbidden",
-            message: "leases.coordination.k8s.io is forbidden: User \"system:anonymous\" cannot create resource " +
-              `"leases" in API group "coordination.k8s.io" in the namespace "${namespace}"`,
-            details: { group: "coordination.k8s.io", kind: "leases" }
-          })
-        })
-      )
-
-      test(
-        "without a right are told which one",
-        Effect.gen(function*() {
-          const { leases, name, namespace, path, request, stranger } = yield* setup
-          const expected = (verb: string, named: boolean) => ({
-            code: 403,
-            reason: "Forbidden",
-            message: `leases.coordination.k8s.io${named ? ` "${name}"` : ""} is forbidden: User "${stranger.user}" ` +
-              `cannot ${verb} resource "leases" in API group "coordination.k8s.io" in the namespace "${namespace}"`,
-            details: named ? details(name) : { group: "coordination.k8s.io", kind: "leases" }
-          })
-          const as = { token: stranger.token }
-          failure(yield* request("GET", path, undefined, as), expected("get", true))
-          failure(yield* request("PATCH", path, {}, as), expected("patch", true))
-          failure(yield* request("DELETE", path, undefined, as), expected("delete", true))
-          failure(yield* request("POST", leases, { metadata: { name } }, as), expected("create", false))
-          failure(yield* request("GET", leases, undefined, as), expected("list", false))
-          failure(
-            yield* request("GET", `${leases}?watch=1&fieldSelector=metadata.name%3D${name}`, undefined, as),
-            expected("watch", true)
-          )
-        })
-      )
-
-      test(
-        "can ask what they may do",
-        Effect.gen(function*() {
-          const { name, namespace, request, stranger } = yield* setup
-          const review = (token?: string) =>
-            request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {
-              apiVersion: "authorization.k8s.io/v1",
-              kind: "SelfSubjectAccessReview",
-              spec: {
-                resourceAttributes: { group: "coordination.k8s.io", resource: "leases", namespace, verb: "patch", name }
-              }
-            }, token === undefined ? {} : { token })
-          const [mine, theirs] = [yield* review(), yield* review(stranger.token)]
-          assert.deepStrictEqual([mine.status, theirs.status], [201, 201])
-          assert.deepStrictEqual([mine.body.status.allowed, theirs.body.status.allowed], [true, false])
-          assert.deepInclude(mine.body.spec.resourceAttributes, { verb: "patch", name })
-        })
-      )
-    })
-
-    describe("the rest", () => {
-      test(
-        "Pods own Leases, and take them with them",
-        Effect.gen(function*() {
-          const { create, leases, name, namespace, path, request, watch } = yield* setup
-          const pods = `/api/v1/namespaces/${namespace}/pods`
-          const pod = (yield* request("POST", pods, {
-            metadata: { name, labels: { app: "web" } },
-            spec: { nodeName: "no-such-node", containers: [{ name: "main", image: "none" }] }
-          })).body
-          assert.deepStrictEqual([pod.kind, pod.apiVersion, pod.metadata.name], ["Pod", "v1", name])
-          const labelled = yield* request("PATCH", `${pods}/${name}`, { metadata: { labels: { leader: "true" } } })
-          assert.deepStrictEqual(labelled.body.metadata.labels, { app: "web", leader: "true" })
-          const owner = { apiVersion: "v1", kind: "Pod", name, uid: pod.metadata.uid }
-          const made = yield* create({ metadata: { ownerReferences: [owner] } })
-          assert.deepStrictEqual(made.metadata.ownerReferences, [owner])
-          const lines = yield* watch(
-            `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&resourceVersion=${made.metadata.resourceVersion}`
-          )
-          const terminating = yield* request("DELETE", `${pods}/${name}`)
-          assert.strictEqual(terminating.body.metadata.deletionGracePeriodSeconds, 30)
-          assert.strictEqual((yield* request("GET", path)).status, 200)
-          const gone = yield* request("DELETE", `${pods}/${name}`, { gracePeriodSeconds: 0 })
-          assert.deepStrictEqual([gone.status, gone.body.kind], [200, "Pod"])
-          assert.strictEqual((yield* lines.next).type, "DELETED")
-          failure(yield* request("GET", `${pods}/${name}`), {
-            code: 404,
-            reason: "NotFound",
-            message: `pods "${name}" not found`,
-            details: { name, kind: "pods" }
-          })
-        })
-      )
-
-      test(
-        "Pods deleted in the foreground lose their Leases while they terminate",
-        Effect.gen(function*() {
-          const { create, leases, name, namespace, request, watch } = yield* setup
-          const pods = `/api/v1/namespaces/${namespace}/pods`
-          const pod = (yield* request("POST", pods, {
-            metadata: { name },
-            spec: { nodeName: "no-such-node", containers: [{ name: "main", image: "none" }] }
-          })).body
-          const made = yield* create({
-            metadata: { ownerReferences: [{ apiVersion: "v1", kind: "Pod", name, uid: pod.metadata.uid }] }
-          })
-          const lines = yield* watch(
-            `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&resourceVersion=${made.metadata.resourceVersion}`
-          )
-          yield* request("DELETE", `${pods}/${name}`, { propagationPolicy: "Foreground" })
-          assert.strictEqual((yield* lines.next).type, "DELETED")
-          assert.isString((yield* request("GET", `${pods}/${name}`)).body.metadata.deletionTimestamp)
-          yield* request("DELETE", `${pods}/${name}`, { gracePeriodSeconds: 0 })
-        })
-      )
-
-      test(
-        "namespaces can be read, and are not found",
-        Effect.gen(function*() {
-          const { missingNamespace, namespace, request } = yield* setup
-          const { body } = yield* request("GET", `/api/v1/namespaces/${namespace}`)
-          assert.deepStrictEqual([body.kind, body.metadata.name], ["Namespace", namespace])
-          failure(yield* request("GET", `/api/v1/namespaces/${missingNamespace}`), {
-            code: 404,
-            reason: "NotFound",
-            message: `namespaces "${missingNamespace}" not found`,
-            details: { name: missingNamespace, kind: "namespaces" }
-          })
-        })
-      )
-
-      test(
-        "Events are stored, if they are complete",
-        Effect.gen(function*() {
-          const { name, namespace, request } = yield* setup
-          const events = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`
-          const event = {
-            metadata: { name },
-            eventTime: "2026-11-22T13:30:00.123456Z",
-            reportingController: "example.com/elector",
-            reportingInstance: "pod-1",
-            action: "Acquire",
-            reason: "BecameLeader",
-            type: "Normal",
-            regarding: { apiVersion: "coordination.k8s.io/v1", kind: "Lease", namespace, name }
-          }
-          assert.strictEqual((yield* request("POST", events, event)).status, 201)
-          const { body } = yield* request("GET", `${events}/${name}`)
-          assert.deepInclude(body, { kind: "Event", reason: "BecameLeader", eventTime: event.eventTime })
-          for (const field of ["eventTime", "reportingController", "reportingInstance", "action", "reason"] as const) {
-            const { [field]: _, ...incomplete } = event
-            const refused = yield* request("POST", events, { ...incomplete, metadata: { name: `${name}-2` } })
-            assert.strictEqual(refused.status, 422)
-            assert.include(refused.body.message, `${field}: Required value`)
-          }
-        })
-      )
-
-      test(
-        "it says what it is, and that it is ready, to anyone",
-        Effect.gen(function*() {
-          const { request } = yield* setup
-          const version = yield* request("GET", "/version", undefined, { token: "" })
-          assert.deepStrictEqual([version.status, version.body.major], [200, "1"])
-          const ready = yield* request("GET", "/readyz", undefined, { token: "" })
-          assert.deepStrictEqual([ready.status, ready.text], [200, "ok"])
-          assert.strictEqual((yield* request("GET", "/apis/example.com/v1/things")).status, 404)
-        })
-      )
-
-      test(
-        "a body may not be larger than 3 MB",
-        Effect.gen(function*() {
-          const { leases, name, request } = yield* setup
-          const { body, status } = yield* request("POST", leases, {
-            metadata: { name },
-            spec: { holderIdentity: "x".repeat(3_145_728) }
-          })
-          assert.deepStrictEqual([status, body.reason], [413, "RequestEntityTooLarge"])
-          assert.strictEqual(body.message, "Request entity too large: limit is 3145728")
-        })
-      )
-    })
+        assert.strictEqual(status, 422)
+        assert.strictEqual(
+          body.message,
+          `Lease.coordination.k8s.io "${name}" is invalid: metadata.annotations: Too long: may not be more than ` +
+            "262144 bytes"
+        )
+      })
+    )
   })
+
+  describe("lists", () => {
+    test(
+      "the Leases of a namespace, and one by its name",
+      Effect.gen(function*() {
+        const { create, leases, name, namespace, request } = yield* setup
+        const { metadata } = yield* create({ spec: { holderIdentity: "a" } })
+        const all = yield* request("GET", leases)
+        assert.deepStrictEqual([all.body.kind, all.body.apiVersion], ["LeaseList", "coordination.k8s.io/v1"])
+        assert.isAtLeast(Number(all.body.metadata.resourceVersion), Number(metadata.resourceVersion))
+        for (
+          const selector of [
+            `metadata.name%3D${name}`,
+            `metadata.name%3D%3D${name},metadata.namespace%3D${namespace}`
+          ]
+        ) {
+          const { body } = yield* request("GET", `${leases}?fieldSelector=${selector}`)
+          assert.lengthOf(body.items, 1)
+          assert.deepStrictEqual(body.items[0].metadata.uid, metadata.uid)
+          assert.notProperty(body.items[0], "kind")
+        }
+        const everywhere = yield* request(
+          "GET",
+          `/apis/coordination.k8s.io/v1/leases?fieldSelector=metadata.name%3D${name}`
+        )
+        assert.lengthOf(everywhere.body.items, 1)
+        failure(yield* request("GET", `${leases}?fieldSelector=spec.holderIdentity%3Da`), {
+          code: 400,
+          reason: "BadRequest",
+          message:
+            "\"spec.holderIdentity\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        })
+      })
+    )
+  })
+
+  describe("watch", () => {
+    const watchPath = (leases: string, name: string, query: string) =>
+      `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&${query}`
+
+    test(
+      "tells what came after the version, a JSON object a line",
+      Effect.gen(function*() {
+        const { create, leases, name, path, request, watch } = yield* setup
+        const made = yield* create()
+        const lines = yield* watch(watchPath(leases, name, `resourceVersion=${made.metadata.resourceVersion}`))
+        assert.strictEqual(lines.status, 200)
+        assert.strictEqual(lines.headers["content-type"], "application/json")
+        assert.strictEqual(lines.headers["transfer-encoding"], "chunked")
+        assert.isString(lines.headers.date)
+        const changed = (yield* request("PATCH", path, { spec: { holderIdentity: "b" } })).body
+        assert.deepStrictEqual(yield* lines.next, { type: "MODIFIED", object: changed })
+        yield* request("DELETE", path)
+        const deleted = yield* lines.next
+        assert.strictEqual(deleted.type, "DELETED")
+        assert.deepStrictEqual(deleted.object.spec, changed.spec)
+        assert.isTrue(BigInt(deleted.object.metadata.resourceVersion) > BigInt(changed.metadata.resourceVersion))
+        const again = yield* create()
+        assert.deepStrictEqual(yield* lines.next, { type: "ADDED", object: again })
+      })
+    )
+
+    test(
+      "without a version, or from 0, begins with what is there",
+      Effect.gen(function*() {
+        const { create, leases, name, path, request, watch } = yield* setup
+        const empty = yield* watch(watchPath(leases, name, "resourceVersion=0"))
+        const made = yield* create()
+        assert.deepStrictEqual(yield* empty.next, { type: "ADDED", object: made })
+        const lines = yield* watch(watchPath(leases, name, ""))
+        assert.deepStrictEqual(yield* lines.next, { type: "ADDED", object: made })
+        const changed = (yield* request("PATCH", path, { spec: { holderIdentity: "b" } })).body
+        assert.deepStrictEqual(yield* lines.next, { type: "MODIFIED", object: changed })
+      })
+    )
+
+    test(
+      "of the whole namespace tells of all its Leases",
+      Effect.gen(function*() {
+        const { create, leases, name, request, watch } = yield* setup
+        const made = yield* create()
+        const lines = yield* watch(`${leases}?watch=true&resourceVersion=${made.metadata.resourceVersion}`)
+        yield* request("POST", leases, { metadata: { name: `${name}-other` } })
+        const seen = new Set<string>()
+        // Other tests write at the same time.
+        while (!seen.has(`${name}-other`)) seen.add((yield* lines.next).object.metadata.name)
+      })
+    )
+
+    test(
+      "from too old a version is a 200 with an error in it",
+      Effect.gen(function*() {
+        const { create, leases, name, watch } = yield* setup
+        yield* create()
+        const lines = yield* watch(watchPath(leases, name, "resourceVersion=1"))
+        assert.strictEqual(lines.status, 200)
+        const [{ object, type }, ...more] = yield* lines.rest
+        assert.lengthOf(more, 0)
+        assert.strictEqual(type, "ERROR")
+        const { message, ...status } = object
+        assert.match(message, /^too old resource version: 1 \(\d+\)$/)
+        assert.deepStrictEqual(status, {
+          kind: "Status",
+          apiVersion: "v1",
+          metadata: {},
+          status: "Failure",
+          reason: "Expired",
+          code: 410
+        })
+      })
+    )
+
+    test(
+      "ends when its time is over, after bookmarks for those who allow them",
+      Effect.gen(function*() {
+        const { create, leases, name, request, watch } = yield* setup
+        const { metadata } = yield* create()
+        const query = `resourceVersion=${metadata.resourceVersion}&timeoutSeconds=5`
+        const [silent, told] = yield* Effect.all([
+          watch(watchPath(leases, name, query)),
+          watch(watchPath(leases, name, `${query}&allowWatchBookmarks=true`))
+        ])
+        // There is nothing to resume from that the client does not know, unless something else is written.
+        yield* request("POST", leases, { metadata: { name: `${name}-other` } })
+        assert.deepStrictEqual(yield* silent.rest, [])
+        const bookmarks = yield* told.rest
+        assert.isNotEmpty(bookmarks)
+        for (const { object, type } of bookmarks) {
+          assert.strictEqual(type, "BOOKMARK")
+          const { resourceVersion, ...none } = object.metadata
+          assert.isTrue(BigInt(resourceVersion) > BigInt(metadata.resourceVersion))
+          assert.deepStrictEqual(
+            { ...object, metadata: none },
+            { kind: "Lease", apiVersion: "coordination.k8s.io/v1", metadata: {}, spec: {} }
+          )
+        }
+      })
+    )
+
+    test(
+      "refuses what it does not understand",
+      Effect.gen(function*() {
+        const { leases, name, request } = yield* setup
+        failure(yield* request("GET", `${leases}?watch=1&fieldSelector=spec.holderIdentity%3Da`), {
+          code: 400,
+          reason: "BadRequest",
+          message:
+            "\"spec.holderIdentity\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        })
+        assert.strictEqual((yield* request("GET", watchPath(leases, name, "timeoutSeconds=0.5"))).status, 400)
+        assert.strictEqual((yield* request("GET", watchPath(leases, name, "resourceVersion=abc"))).status, 500)
+      })
+    )
+  })
+
+  describe("users", () => {
+    test(
+      "with an unknown token are refused with 401",
+      Effect.gen(function*() {
+        const { path, request } = yield* setup
+        failure(yield* request("GET", path, undefined, { token: "wrong" }), {
+          code: 401,
+          reason: "Unauthorized",
+          message: "Unauthorized"
+        })
+      })
+    )
+
+    test(
+      "without a token are anonymous, and refused with 403",
+      Effect.gen(function*() {
+        const { leases, name, namespace, path, request } = yield* setup
+        failure(yield* request("GET", path, undefined, { token: "" }), {
+          code: 403,
+          reason: "Forbidden",
+          message: `leases.coordination.k8s.io "${name}" is forbidden: User "system:anonymous" cannot get resource ` +
+            `"leases" in API group "coordination.k8s.io" in the namespace "${namespace}"`,
+          details: details(name)
+        })
+        failure(yield* request("POST", leases, { metadata: { name } }, { token: "" }), {
+          code: 403,
+          reason: "Forbidden",
+          message: "leases.coordination.k8s.io is forbidden: User \"system:anonymous\" cannot create resource " +
+            `"leases" in API group "coordination.k8s.io" in the namespace "${namespace}"`,
+          details: { group: "coordination.k8s.io", kind: "leases" }
+        })
+      })
+    )
+
+    test(
+      "without a right are told which one",
+      Effect.gen(function*() {
+        const { leases, name, namespace, path, request, stranger } = yield* setup
+        const expected = (verb: string, named: boolean) => ({
+          code: 403,
+          reason: "Forbidden",
+          message: `leases.coordination.k8s.io${named ? ` "${name}"` : ""} is forbidden: User "${stranger.user}" ` +
+            `cannot ${verb} resource "leases" in API group "coordination.k8s.io" in the namespace "${namespace}"`,
+          details: named ? details(name) : { group: "coordination.k8s.io", kind: "leases" }
+        })
+        const as = { token: stranger.token }
+        failure(yield* request("GET", path, undefined, as), expected("get", true))
+        failure(yield* request("PATCH", path, {}, as), expected("patch", true))
+        failure(yield* request("DELETE", path, undefined, as), expected("delete", true))
+        failure(yield* request("POST", leases, { metadata: { name } }, as), expected("create", false))
+        failure(yield* request("GET", leases, undefined, as), expected("list", false))
+        failure(
+          yield* request("GET", `${leases}?watch=1&fieldSelector=metadata.name%3D${name}`, undefined, as),
+          expected("watch", true)
+        )
+      })
+    )
+
+    test(
+      "can ask what they may do",
+      Effect.gen(function*() {
+        const { name, namespace, request, stranger } = yield* setup
+        const review = (token?: string) =>
+          request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {
+            apiVersion: "authorization.k8s.io/v1",
+            kind: "SelfSubjectAccessReview",
+            spec: {
+              resourceAttributes: { group: "coordination.k8s.io", resource: "leases", namespace, verb: "patch", name }
+            }
+          }, token === undefined ? {} : { token })
+        const [mine, theirs] = [yield* review(), yield* review(stranger.token)]
+        assert.deepStrictEqual([mine.status, theirs.status], [201, 201])
+        assert.deepStrictEqual([mine.body.status.allowed, theirs.body.status.allowed], [true, false])
+        assert.deepInclude(mine.body.spec.resourceAttributes, { verb: "patch", name })
+      })
+    )
+  })
+
+  describe("the rest", () => {
+    test(
+      "Pods own Leases, and take them with them",
+      Effect.gen(function*() {
+        const { create, leases, name, namespace, path, request, watch } = yield* setup
+        const pods = `/api/v1/namespaces/${namespace}/pods`
+        const pod = (yield* request("POST", pods, {
+          metadata: { name, labels: { app: "web" } },
+          spec: { nodeName: "no-such-node", containers: [{ name: "main", image: "none" }] }
+        })).body
+        assert.deepStrictEqual([pod.kind, pod.apiVersion, pod.metadata.name], ["Pod", "v1", name])
+        const labelled = yield* request("PATCH", `${pods}/${name}`, { metadata: { labels: { leader: "true" } } })
+        assert.deepStrictEqual(labelled.body.metadata.labels, { app: "web", leader: "true" })
+        const owner = { apiVersion: "v1", kind: "Pod", name, uid: pod.metadata.uid }
+        const made = yield* create({ metadata: { ownerReferences: [owner] } })
+        assert.deepStrictEqual(made.metadata.ownerReferences, [owner])
+        const lines = yield* watch(
+          `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&resourceVersion=${made.metadata.resourceVersion}`
+        )
+        const terminating = yield* request("DELETE", `${pods}/${name}`)
+        assert.strictEqual(terminating.body.metadata.deletionGracePeriodSeconds, 30)
+        assert.strictEqual((yield* request("GET", path)).status, 200)
+        const gone = yield* request("DELETE", `${pods}/${name}`, { gracePeriodSeconds: 0 })
+        assert.deepStrictEqual([gone.status, gone.body.kind], [200, "Pod"])
+        assert.strictEqual((yield* lines.next).type, "DELETED")
+        failure(yield* request("GET", `${pods}/${name}`), {
+          code: 404,
+          reason: "NotFound",
+          message: `pods "${name}" not found`,
+          details: { name, kind: "pods" }
+        })
+      })
+    )
+
+    test(
+      "Pods deleted in the foreground lose their Leases while they terminate",
+      Effect.gen(function*() {
+        const { create, leases, name, namespace, request, watch } = yield* setup
+        const pods = `/api/v1/namespaces/${namespace}/pods`
+        const pod = (yield* request("POST", pods, {
+          metadata: { name },
+          spec: { nodeName: "no-such-node", containers: [{ name: "main", image: "none" }] }
+        })).body
+        const made = yield* create({
+          metadata: { ownerReferences: [{ apiVersion: "v1", kind: "Pod", name, uid: pod.metadata.uid }] }
+        })
+        const lines = yield* watch(
+          `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&resourceVersion=${made.metadata.resourceVersion}`
+        )
+        yield* request("DELETE", `${pods}/${name}`, { propagationPolicy: "Foreground" })
+        assert.strictEqual((yield* lines.next).type, "DELETED")
+        assert.isString((yield* request("GET", `${pods}/${name}`)).body.metadata.deletionTimestamp)
+        yield* request("DELETE", `${pods}/${name}`, { gracePeriodSeconds: 0 })
+      })
+    )
+
+    test(
+      "namespaces can be read, and are not found",
+      Effect.gen(function*() {
+        const { missingNamespace, namespace, request } = yield* setup
+        const { body } = yield* request("GET", `/api/v1/namespaces/${namespace}`)
+        assert.deepStrictEqual([body.kind, body.metadata.name], ["Namespace", namespace])
+        failure(yield* request("GET", `/api/v1/namespaces/${missingNamespace}`), {
+          code: 404,
+          reason: "NotFound",
+          message: `namespaces "${missingNamespace}" not found`,
+          details: { name: missingNamespace, kind: "namespaces" }
+        })
+      })
+    )
+
+    test(
+      "Events are stored, if they are complete",
+      Effect.gen(function*() {
+        const { name, namespace, request } = yield* setup
+        const events = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`
+        const event = {
+          metadata: { name },
+          eventTime: "2026-11-22T13:30:00.123456Z",
+          reportingController: "example.com/elector",
+          reportingInstance: "pod-1",
+          action: "Acquire",
+          reason: "BecameLeader",
+          type: "Normal",
+          regarding: { apiVersion: "coordination.k8s.io/v1", kind: "Lease", namespace, name }
+        }
+        assert.strictEqual((yield* request("POST", events, event)).status, 201)
+        const { body } = yield* request("GET", `${events}/${name}`)
+        assert.deepInclude(body, { kind: "Event", reason: "BecameLeader", eventTime: event.eventTime })
+        for (const field of ["eventTime", "reportingController", "reportingInstance", "action", "reason"] as const) {
+          const { [field]: _, ...incomplete } = event
+          const refused = yield* request("POST", events, { ...incomplete, metadata: { name: `${name}-2` } })
+          assert.strictEqual(refused.status, 422)
+          assert.include(refused.body.message, `${field}: Required value`)
+        }
+      })
+    )
+
+    test(
+      "it says what it is, and that it is ready, to anyone",
+      Effect.gen(function*() {
+        const { request } = yield* setup
+        const version = yield* request("GET", "/version", undefined, { token: "" })
+        assert.deepStrictEqual([version.status, version.body.major], [200, "1"])
+        const ready = yield* request("GET", "/readyz", undefined, { token: "" })
+        assert.deepStrictEqual([ready.status, ready.text], [200, "ok"])
+        assert.strictEqual((yield* request("GET", "/apis/example.com/v1/things")).status, 404)
+      })
+    )
+
+    test(
+      "a body may not be larger than 3 MB",
+      Effect.gen(function*() {
+        const { leases, name, request } = yield* setup
+        const { body, status } = yield* request("POST", leases, {
+          metadata: { name },
+          spec: { holderIdentity: "x".repeat(3_145_728) }
+        })
+        assert.deepStrictEqual([status, body.reason], [413, "RequestEntityTooLarge"])
+        assert.strictEqual(body.message, "Request entity too large: limit is 3145728")
+      })
+    )
+  })
+}
+
+/** Runs the tests in an environment. */
+export const suite = <E>(name: string, environment: Layer.Layer<Environment, E>): void =>
+  layer(environment, { excludeTestServices: true, timeout: "2 minutes" })(`Lease API: ${name}`, tests)

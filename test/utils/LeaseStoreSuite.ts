@@ -2,7 +2,7 @@
  * What the election relies on, asserted of any store: the one in memory, and the API server's over HTTP, be it the
  * local one or a real kube-apiserver. The local server is as good as this suite is.
  */
-import { assert, describe, layer as withLayer } from "@effect/vitest"
+import { assert, describe, layer, type Vitest } from "@effect/vitest"
 import { Clock, Context, Deferred, Effect, Exit, Fiber, type Layer, Queue, type Scope, Stream } from "effect"
 import type { LeaseErrorReason } from "../../src/LeaseError.ts"
 import { LeaseError } from "../../src/LeaseError.ts"
@@ -27,8 +27,6 @@ export class Environment extends Context.Service<Environment, {
   readonly admin: Admin
   /** A version too old to watch from. */
   readonly tooOld: Effect.Effect<bigint>
-  /** Whether a watch gets a bookmark within a second or two. */
-  readonly bookmarks: boolean
   readonly garbageCollector: boolean
 }>()("test/LeaseStoreSuite/Environment") {}
 
@@ -118,571 +116,573 @@ const podOwner = (pod: { readonly name: string; readonly uid: string }): OwnerRe
   uid: pod.uid
 })
 
-/** Runs the suite in an environment. */
-export const suite = <E>(
-  name: string,
-  environment: Layer.Layer<Environment, E>,
-  options: { readonly timeout?: number } = {}
-): void =>
-  withLayer(environment, { excludeTestServices: true, timeout: "2 minutes" })(`LeaseStore: ${name}`, (it) => {
-    const test = <A, E>(title: string, effect: Effect.Effect<A, E, Environment | Scope.Scope>) =>
-      it.effect(title, () => effect, options.timeout ?? 20_000)
+/** The tests, to be called with an `it` that has an environment and the live clock. */
+export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
+  const test = <A, E>(title: string, effect: Effect.Effect<A, E, Environment | Scope.Scope>) =>
+    it.effect(title, () => effect, 20_000)
 
-    describe("create", () => {
-      test(
-        "makes the Lease, and get reads what was written",
-        Effect.gen(function*() {
-          const { key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
-          const { annotations, ...fields } = full
-          assert.deepInclude(lease, { ...key, ...fields })
-          assert.deepStrictEqual(lease.annotations, annotations)
-          assert.deepStrictEqual([lease.labels, lease.ownerReferences], [{}, []])
-          assert.isAbove(Number(lease.resourceVersion), 0)
-          assert.match(lease.uid, /^[0-9a-f-]{36}$/)
-          assert.deepStrictEqual((yield* store.get(key)).lease, lease)
+  describe("create", () => {
+    test(
+      "makes the Lease, and get reads what was written",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        const { annotations, ...fields } = full
+        assert.deepInclude(lease, { ...key, ...fields })
+        assert.deepStrictEqual(lease.annotations, annotations)
+        assert.deepStrictEqual([lease.labels, lease.ownerReferences], [{}, []])
+        assert.isAbove(Number(lease.resourceVersion), 0)
+        assert.match(lease.uid, /^[0-9a-f-]{36}$/)
+        assert.deepStrictEqual((yield* store.get(key)).lease, lease)
+      })
+    )
+
+    test(
+      "conflicts with a Lease that exists, and leaves it alone",
+      Effect.gen(function*() {
+        const { connect, key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        yield* failsWith("LeaseConflict", (yield* connect).create(key, { holderIdentity: "other" }))
+        assert.deepStrictEqual((yield* store.get(key)).lease, lease)
+      })
+    )
+
+    test(
+      "succeeds for one of four that try at once",
+      Effect.gen(function*() {
+        const { connect, key, store } = yield* setup
+        const stores = yield* Effect.all([connect, connect, connect, connect])
+        const outcomes = yield* Effect.forEach(
+          stores,
+          (store, index) =>
+            store.create(key, { holderIdentity: `candidate-${index}` }).pipe(
+              Effect.map(({ lease }) => lease.holderIdentity),
+              Effect.catch((error) => Effect.succeed(error.reason._tag))
+            ),
+          { concurrency: "unbounded" }
+        )
+        assert.lengthOf(outcomes.filter((outcome) => outcome === "LeaseConflict"), 3)
+        assert.include(outcomes, (yield* store.get(key)).lease.holderIdentity)
+      })
+    )
+
+    test(
+      "fails with LeaseNotFound where the namespace is missing, and names it",
+      Effect.gen(function*() {
+        const { key, missingNamespace, store } = yield* setup
+        const reason = yield* failure(store.create({ ...key, namespace: missingNamespace }, full))
+        assert.strictEqual(reason._tag, "LeaseNotFound")
+        assert.include(reason.message, `namespaces "${missingNamespace}" not found`)
+        yield* failsWith("LeaseNotFound", store.get({ ...key, namespace: missingNamespace }))
+      })
+    )
+
+    test(
+      "gives a re-created Lease another uid, and versions only grow",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        const first = (yield* store.create(key, full)).lease
+        const second = (yield* store.patch(key, first.resourceVersion, { renewTime: 1n })).lease
+        yield* admin.deleteLease(key.name)
+        yield* failsWith("LeaseNotFound", store.get(key))
+        const third = (yield* store.create(key, full)).lease
+        assert.isTrue(first.resourceVersion < second.resourceVersion)
+        // One more for the deletion itself.
+        assert.isTrue(second.resourceVersion + 1n < third.resourceVersion)
+        assert.strictEqual(first.uid, second.uid)
+        assert.notStrictEqual(first.uid, third.uid)
+      })
+    )
+
+    test(
+      "conflicts while a deletion is held up, and the Lease can be written until it is gone",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        yield* admin.editLease(key.name, { metadata: { finalizers: ["example.com/hold"] } })
+        yield* admin.deleteLease(key.name)
+        const terminating = (yield* store.get(key)).lease
+        assert.isNumber(terminating.deletionTimestamp)
+        assert.strictEqual(terminating.uid, lease.uid)
+        yield* failsWith("LeaseConflict", store.create(key, full))
+        const watch = yield* follow(store, key, terminating.resourceVersion)
+        const renewed = yield* store.patch(key, terminating.resourceVersion, { holderIdentity: "other" })
+        assert.strictEqual(renewed.lease.holderIdentity, "other")
+        assert.deepStrictEqual(yield* watch.applied, renewed.lease)
+        yield* admin.editLease(key.name, { metadata: { finalizers: [] } })
+        assert.strictEqual((yield* watch.deleted).holderIdentity, "other")
+        yield* failsWith("LeaseNotFound", store.get(key))
+      })
+    )
+  })
+
+  describe("get", () => {
+    test(
+      "fails with LeaseNotFound where there is none",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        const error = yield* Effect.flip(store.get(key))
+        assert.strictEqual(error.reason._tag, "LeaseNotFound")
+        assert.include(error.message, `get lease ${key.namespace}/${key.name}`)
+      })
+    )
+
+    test(
+      "tells the server's time, and when the object was made",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        const before = yield* Clock.currentTimeMillis
+        const created = yield* store.create(key, full)
+        const read = yield* store.get(key)
+        const after = yield* Clock.currentTimeMillis
+        for (const { lease, serverTime } of [created, read]) {
+          for (const time of [serverTime, lease.creationTimestamp]) {
+            assert.isNumber(time)
+            assert.strictEqual((time ?? Number.NaN) % 1000, 0)
+            assert.isAtLeast(time ?? Number.NaN, before - 1000)
+            assert.isAtMost(time ?? Number.NaN, after)
+          }
+          assert.isAtMost(lease.creationTimestamp ?? Number.NaN, serverTime ?? Number.NaN)
+        }
+        assert.strictEqual(read.lease.creationTimestamp, created.lease.creationTimestamp)
+      })
+    )
+
+    test(
+      "reads a holder that is empty, null or missing as none",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        const { lease } = yield* store.create(key, {})
+        assert.deepInclude(lease, {
+          holderIdentity: "",
+          leaseDurationSeconds: undefined,
+          acquireTime: undefined,
+          renewTime: undefined,
+          leaseTransitions: 0
         })
-      )
+        const taken = (yield* store.patch(key, lease.resourceVersion, { holderIdentity: "a" })).lease
+        const cleared = (yield* store.patch(key, taken.resourceVersion, { holderIdentity: "" })).lease
+        assert.strictEqual(cleared.holderIdentity, "")
+        assert.isTrue(cleared.resourceVersion > taken.resourceVersion)
+        yield* store.patch(key, cleared.resourceVersion, { holderIdentity: "a" })
+        yield* admin.editLease(key.name, { spec: { holderIdentity: null } })
+        assert.strictEqual((yield* store.get(key)).lease.holderIdentity, "")
+      })
+    )
 
-      test(
-        "conflicts with a Lease that exists, and leaves it alone",
-        Effect.gen(function*() {
-          const { connect, key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
-          yield* failsWith("LeaseConflict", (yield* connect).create(key, { holderIdentity: "other" }))
-          assert.deepStrictEqual((yield* store.get(key)).lease, lease)
+    test(
+      "reads a Lease that was emptied in place",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        yield* admin.editLease(key.name, { spec: null })
+        const emptied = (yield* store.get(key)).lease
+        assert.deepInclude(emptied, { uid: lease.uid, holderIdentity: "", leaseDurationSeconds: undefined })
+        assert.deepStrictEqual(emptied.annotations, lease.annotations)
+      })
+    )
+  })
+
+  describe("patch", () => {
+    test(
+      "changes what it names and keeps everything else",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        yield* store.create(key, full)
+        yield* admin.editLease(key.name, {
+          metadata: { labels: { team: "blue" }, annotations: { "example.com/theirs": "2" } }
         })
-      )
+        const before = (yield* store.get(key)).lease
+        const { lease } = yield* store.patch(key, before.resourceVersion, {
+          holderIdentity: "web-1_2",
+          renewTime: 1_700_000_002_000_000n,
+          annotations: { "example.com/mine": null, "example.com/new": "3" }
+        })
+        const { resourceVersion, ...rest } = lease
+        assert.isTrue(resourceVersion > before.resourceVersion)
+        const { resourceVersion: _, ...expected } = {
+          ...before,
+          holderIdentity: "web-1_2",
+          renewTime: 1_700_000_002_000_000n,
+          annotations: { "example.com/theirs": "2", "example.com/new": "3" }
+        }
+        assert.deepStrictEqual(rest, expected)
+        assert.deepStrictEqual((yield* store.get(key)).lease, lease)
+      })
+    )
 
-      test(
-        "succeeds for one of four that try at once",
-        Effect.gen(function*() {
-          const { connect, key, store } = yield* setup
-          const stores = yield* Effect.all([connect, connect, connect, connect])
+    test(
+      "conflicts at any version but the current one, also where it would change nothing",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        const first = (yield* store.create(key, full)).lease
+        const second = (yield* store.patch(key, first.resourceVersion, { renewTime: 2n })).lease
+        for (const version of [first.resourceVersion, second.resourceVersion + 1_000_000n]) {
+          yield* failsWith("LeaseConflict", store.patch(key, version, { renewTime: 3n }))
+          yield* failsWith("LeaseConflict", store.patch(key, version, { renewTime: 2n }))
+        }
+        assert.deepStrictEqual((yield* store.get(key)).lease, second)
+      })
+    )
+
+    test(
+      "succeeds for one of four that try at one version, again and again",
+      Effect.gen(function*() {
+        const { connect, key, store } = yield* setup
+        const stores = yield* Effect.all([connect, connect, connect, connect])
+        let version = (yield* store.create(key, full)).lease.resourceVersion
+        for (let round = 0; round < 10; round++) {
           const outcomes = yield* Effect.forEach(
             stores,
             (store, index) =>
-              store.create(key, { holderIdentity: `candidate-${index}` }).pipe(
+              store.patch(key, version, { holderIdentity: `candidate-${index}-${round}` }).pipe(
                 Effect.map(({ lease }) => lease.holderIdentity),
                 Effect.catch((error) => Effect.succeed(error.reason._tag))
               ),
             { concurrency: "unbounded" }
           )
           assert.lengthOf(outcomes.filter((outcome) => outcome === "LeaseConflict"), 3)
-          assert.include(outcomes, (yield* store.get(key)).lease.holderIdentity)
-        })
-      )
+          const { lease } = yield* store.get(key)
+          assert.include(outcomes, lease.holderIdentity)
+          version = lease.resourceVersion
+        }
+      })
+    )
 
-      test(
-        "fails with LeaseNotFound where the namespace is missing, and names it",
-        Effect.gen(function*() {
-          const { key, missingNamespace, store } = yield* setup
-          const reason = yield* failure(store.create({ ...key, namespace: missingNamespace }, full))
-          assert.strictEqual(reason._tag, "LeaseNotFound")
-          assert.include(reason.message, `namespaces "${missingNamespace}" not found`)
-          yield* failsWith("LeaseNotFound", store.get({ ...key, namespace: missingNamespace }))
-        })
-      )
+    test(
+      "conflicts after another's edit of a label",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        yield* admin.editLease(key.name, { metadata: { labels: { team: "blue" } } })
+        yield* failsWith("LeaseConflict", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
+      })
+    )
 
-      test(
-        "gives a re-created Lease another uid, and versions only grow",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          const first = (yield* store.create(key, full)).lease
-          const second = (yield* store.patch(key, first.resourceVersion, { renewTime: 1n })).lease
-          yield* admin.deleteLease(key.name)
-          yield* failsWith("LeaseNotFound", store.get(key))
-          const third = (yield* store.create(key, full)).lease
-          assert.isTrue(first.resourceVersion < second.resourceVersion)
-          // One more for the deletion itself.
-          assert.isTrue(second.resourceVersion + 1n < third.resourceVersion)
-          assert.strictEqual(first.uid, second.uid)
-          assert.notStrictEqual(first.uid, third.uid)
-        })
-      )
+    test(
+      "never creates",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        yield* failsWith("LeaseNotFound", store.patch(key, 1n, full))
+        const { lease } = yield* store.create(key, full)
+        yield* admin.deleteLease(key.name)
+        yield* failsWith("LeaseNotFound", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
+        yield* failsWith("LeaseNotFound", store.get(key))
+      })
+    )
 
-      test(
-        "conflicts while a deletion is held up, and the Lease can be written until it is gone",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
-          yield* admin.editLease(key.name, { metadata: { finalizers: ["example.com/hold"] } })
-          yield* admin.deleteLease(key.name)
-          const terminating = (yield* store.get(key)).lease
-          assert.isNumber(terminating.deletionTimestamp)
-          assert.strictEqual(terminating.uid, lease.uid)
-          yield* failsWith("LeaseConflict", store.create(key, full))
-          const watch = yield* follow(store, key, terminating.resourceVersion)
-          const renewed = yield* store.patch(key, terminating.resourceVersion, { holderIdentity: "other" })
-          assert.strictEqual(renewed.lease.holderIdentity, "other")
-          assert.deepStrictEqual(yield* watch.applied, renewed.lease)
-          yield* admin.editLease(key.name, { metadata: { finalizers: [] } })
-          assert.strictEqual((yield* watch.deleted).holderIdentity, "other")
-          yield* failsWith("LeaseNotFound", store.get(key))
-        })
-      )
-    })
+    test(
+      "does not touch a successor of the same name",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        yield* admin.deleteLease(key.name)
+        const successor = (yield* store.create(key, full)).lease
+        yield* failsWith("LeaseConflict", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
+        assert.deepStrictEqual((yield* store.get(key)).lease, successor)
+      })
+    )
 
-    describe("get", () => {
+    test(
+      "that changes nothing keeps the version and makes no event",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        const watch = yield* follow(store, key, lease.resourceVersion)
+        assert.deepStrictEqual((yield* store.patch(key, lease.resourceVersion, full)).lease, lease)
+        // The one after it is the first that the watch hears of.
+        const changed = (yield* store.patch(key, lease.resourceVersion, { renewTime: 5n })).lease
+        assert.deepStrictEqual(yield* watch.applied, changed)
+      })
+    )
+
+    test(
+      "replaces the list of owners",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        const owners = [foreignOwner("a"), foreignOwner("b")]
+        const first = (yield* store.create(key, { ...full, ownerReferences: owners })).lease
+        assert.deepStrictEqual(first.ownerReferences, owners)
+        const second = (yield* store.patch(key, first.resourceVersion, { renewTime: 5n })).lease
+        assert.deepStrictEqual(second.ownerReferences, owners)
+        const third = (yield* store.patch(key, second.resourceVersion, { ownerReferences: [foreignOwner("c")] })).lease
+        assert.deepStrictEqual(third.ownerReferences, [foreignOwner("c")])
+        const fourth = (yield* store.patch(key, third.resourceVersion, { ownerReferences: [] })).lease
+        assert.deepStrictEqual(fourth.ownerReferences, [])
+      })
+    )
+  })
+
+  describe("validation", () => {
+    const refused: ReadonlyArray<readonly [string, LeaseWrite]> = [
+      ["a duration of 0", { leaseDurationSeconds: 0 }],
+      ["a negative duration", { leaseDurationSeconds: -1 }],
+      ["half a second", { leaseDurationSeconds: 1.5 }],
+      ["a duration beyond 32 bits", { leaseDurationSeconds: 2 ** 31 }],
+      ["negative transitions", { leaseTransitions: -1 }],
+      ["transitions beyond 32 bits", { leaseTransitions: maxLeaseTransitions + 1 }],
+      ["an owner without a name", { ownerReferences: [{ ...foreignOwner("a"), name: "" }] }],
+      ["an owner without a uid", { ownerReferences: [{ ...foreignOwner("a"), uid: "" }] }]
+    ]
+    for (const [what, write] of refused) {
       test(
-        "fails with LeaseNotFound where there is none",
+        `refuses ${what}`,
         Effect.gen(function*() {
           const { key, store } = yield* setup
-          const error = yield* Effect.flip(store.get(key))
-          assert.strictEqual(error.reason._tag, "LeaseNotFound")
-          assert.include(error.message, `get lease ${key.namespace}/${key.name}`)
-        })
-      )
-
-      test(
-        "tells the server's time, and when the object was made",
-        Effect.gen(function*() {
-          const { key, store } = yield* setup
-          const before = yield* Clock.currentTimeMillis
-          const created = yield* store.create(key, full)
-          const read = yield* store.get(key)
-          const after = yield* Clock.currentTimeMillis
-          for (const { lease, serverTime } of [created, read]) {
-            for (const time of [serverTime, lease.creationTimestamp]) {
-              assert.isNumber(time)
-              assert.strictEqual((time ?? Number.NaN) % 1000, 0)
-              assert.isAtLeast(time ?? Number.NaN, before - 1000)
-              assert.isAtMost(time ?? Number.NaN, after)
-            }
-            assert.isAtMost(lease.creationTimestamp ?? Number.NaN, serverTime ?? Number.NaN)
-          }
-          assert.strictEqual(read.lease.creationTimestamp, created.lease.creationTimestamp)
-        })
-      )
-
-      test(
-        "reads a holder that is empty, null or missing as none",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          const { lease } = yield* store.create(key, {})
-          assert.deepInclude(lease, {
-            holderIdentity: "",
-            leaseDurationSeconds: undefined,
-            acquireTime: undefined,
-            renewTime: undefined,
-            leaseTransitions: 0
-          })
-          const taken = (yield* store.patch(key, lease.resourceVersion, { holderIdentity: "a" })).lease
-          const cleared = (yield* store.patch(key, taken.resourceVersion, { holderIdentity: "" })).lease
-          assert.strictEqual(cleared.holderIdentity, "")
-          assert.isTrue(cleared.resourceVersion > taken.resourceVersion)
-          yield* store.patch(key, cleared.resourceVersion, { holderIdentity: "a" })
-          yield* admin.editLease(key.name, { spec: { holderIdentity: null } })
-          assert.strictEqual((yield* store.get(key)).lease.holderIdentity, "")
-        })
-      )
-
-      test(
-        "reads a Lease that was emptied in place",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
+          yield* failsWith("LeaseInvalid", store.create(key, write))
+          yield* failsWith("LeaseNotFound", store.get(key))
           const { lease } = yield* store.create(key, full)
-          yield* admin.editLease(key.name, { spec: null })
-          const emptied = (yield* store.get(key)).lease
-          assert.deepInclude(emptied, { uid: lease.uid, holderIdentity: "", leaseDurationSeconds: undefined })
-          assert.deepStrictEqual(emptied.annotations, lease.annotations)
-        })
-      )
-    })
-
-    describe("patch", () => {
-      test(
-        "changes what it names and keeps everything else",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          yield* store.create(key, full)
-          yield* admin.editLease(key.name, {
-            metadata: { labels: { team: "blue" }, annotations: { "example.com/theirs": "2" } }
-          })
-          const before = (yield* store.get(key)).lease
-          const { lease } = yield* store.patch(key, before.resourceVersion, {
-            holderIdentity: "web-1_2",
-            renewTime: 1_700_000_002_000_000n,
-            annotations: { "example.com/mine": null, "example.com/new": "3" }
-          })
-          const { resourceVersion, ...rest } = lease
-          assert.isTrue(resourceVersion > before.resourceVersion)
-          const { resourceVersion: _, ...expected } = {
-            ...before,
-            holderIdentity: "web-1_2",
-            renewTime: 1_700_000_002_000_000n,
-            annotations: { "example.com/theirs": "2", "example.com/new": "3" }
-          }
-          assert.deepStrictEqual(rest, expected)
+          yield* failsWith("LeaseInvalid", store.patch(key, lease.resourceVersion, write))
           assert.deepStrictEqual((yield* store.get(key)).lease, lease)
         })
       )
+    }
 
+    const accepted: ReadonlyArray<readonly [string, Omit<LeaseWrite, "annotations">]> = [
+      ["the shortest duration", { leaseDurationSeconds: 1 }],
+      ["the longest duration", { leaseDurationSeconds: 2 ** 31 - 1 }],
+      ["the most transitions", { leaseTransitions: maxLeaseTransitions }],
+      ["transitions that go back", { leaseTransitions: 0 }],
+      ["a whole second", { renewTime: 1_700_000_000_000_000n }],
+      ["the last microsecond of a second", { renewTime: 1_700_000_000_999_999n }],
+      ["times before 1970", { acquireTime: -1n, renewTime: -1_000_001n }],
+      ["renewal before acquisition", { acquireTime: 1_700_000_000_000_000n, renewTime: 1n }],
+      ["the year 9999", { renewTime: BigInt(Date.parse("9999-12-31T23:59:59Z")) * 1000n + 999_999n }],
+      ["any text as holder", { holderIdentity: "a b\n\u{1f600}\u0000\"é" }]
+    ]
+    for (const [what, write] of accepted) {
       test(
-        "conflicts at any version but the current one, also where it would change nothing",
-        Effect.gen(function*() {
-          const { key, store } = yield* setup
-          const first = (yield* store.create(key, full)).lease
-          const second = (yield* store.patch(key, first.resourceVersion, { renewTime: 2n })).lease
-          for (const version of [first.resourceVersion, second.resourceVersion + 1_000_000n]) {
-            yield* failsWith("LeaseConflict", store.patch(key, version, { renewTime: 3n }))
-            yield* failsWith("LeaseConflict", store.patch(key, version, { renewTime: 2n }))
-          }
-          assert.deepStrictEqual((yield* store.get(key)).lease, second)
-        })
-      )
-
-      test(
-        "succeeds for one of four that try at one version, again and again",
-        Effect.gen(function*() {
-          const { connect, key, store } = yield* setup
-          const stores = yield* Effect.all([connect, connect, connect, connect])
-          let version = (yield* store.create(key, full)).lease.resourceVersion
-          for (let round = 0; round < 10; round++) {
-            const outcomes = yield* Effect.forEach(
-              stores,
-              (store, index) =>
-                store.patch(key, version, { holderIdentity: `candidate-${index}-${round}` }).pipe(
-                  Effect.map(({ lease }) => lease.holderIdentity),
-                  Effect.catch((error) => Effect.succeed(error.reason._tag))
-                ),
-              { concurrency: "unbounded" }
-            )
-            assert.lengthOf(outcomes.filter((outcome) => outcome === "LeaseConflict"), 3)
-            const { lease } = yield* store.get(key)
-            assert.include(outcomes, lease.holderIdentity)
-            version = lease.resourceVersion
-          }
-        })
-      )
-
-      test(
-        "conflicts after another's edit of a label",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
-          yield* admin.editLease(key.name, { metadata: { labels: { team: "blue" } } })
-          yield* failsWith("LeaseConflict", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
-        })
-      )
-
-      test(
-        "never creates",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          yield* failsWith("LeaseNotFound", store.patch(key, 1n, full))
-          const { lease } = yield* store.create(key, full)
-          yield* admin.deleteLease(key.name)
-          yield* failsWith("LeaseNotFound", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
-          yield* failsWith("LeaseNotFound", store.get(key))
-        })
-      )
-
-      test(
-        "does not touch a successor of the same name",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
-          yield* admin.deleteLease(key.name)
-          const successor = (yield* store.create(key, full)).lease
-          yield* failsWith("LeaseConflict", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
-          assert.deepStrictEqual((yield* store.get(key)).lease, successor)
-        })
-      )
-
-      test(
-        "that changes nothing keeps the version and makes no event",
+        `keeps ${what} as it is`,
         Effect.gen(function*() {
           const { key, store } = yield* setup
           const { lease } = yield* store.create(key, full)
-          const watch = yield* follow(store, key, lease.resourceVersion)
-          assert.deepStrictEqual((yield* store.patch(key, lease.resourceVersion, full)).lease, lease)
-          // The one after it is the first that the watch hears of.
-          const changed = (yield* store.patch(key, lease.resourceVersion, { renewTime: 5n })).lease
-          assert.deepStrictEqual(yield* watch.applied, changed)
+          const patched = (yield* store.patch(key, lease.resourceVersion, write)).lease
+          assert.deepStrictEqual(patched, { ...lease, ...write, resourceVersion: patched.resourceVersion })
+          assert.deepStrictEqual((yield* store.get(key)).lease, patched)
         })
       )
+    }
+  })
 
-      test(
-        "replaces the list of owners",
-        Effect.gen(function*() {
-          const { key, store } = yield* setup
-          const owners = [foreignOwner("a"), foreignOwner("b")]
-          const first = (yield* store.create(key, { ...full, ownerReferences: owners })).lease
-          assert.deepStrictEqual(first.ownerReferences, owners)
-          const second = (yield* store.patch(key, first.resourceVersion, { renewTime: 5n })).lease
-          assert.deepStrictEqual(second.ownerReferences, owners)
-          const third =
-            (yield* store.patch(key, second.resourceVersion, { ownerReferences: [foreignOwner("c")] })).lease
-          assert.deepStrictEqual(third.ownerReferences, [foreignOwner("c")])
-          const fourth = (yield* store.patch(key, third.resourceVersion, { ownerReferences: [] })).lease
-          assert.deepStrictEqual(fourth.ownerReferences, [])
-        })
-      )
-    })
+  describe("changes", () => {
+    test(
+      "begins with the Lease as it is, where no version is given",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        yield* store.create(key, full)
+        const { lease } = yield* store.get(key)
+        const watch = yield* follow(store, key, undefined)
+        assert.deepStrictEqual(yield* watch.applied, lease)
+        const next = (yield* store.patch(key, lease.resourceVersion, { renewTime: 5n })).lease
+        assert.deepStrictEqual(yield* watch.applied, next)
+      })
+    )
 
-    describe("validation", () => {
-      const refused: ReadonlyArray<readonly [string, LeaseWrite]> = [
-        ["a duration of 0", { leaseDurationSeconds: 0 }],
-        ["a negative duration", { leaseDurationSeconds: -1 }],
-        ["half a second", { leaseDurationSeconds: 1.5 }],
-        ["a duration beyond 32 bits", { leaseDurationSeconds: 2 ** 31 }],
-        ["negative transitions", { leaseTransitions: -1 }],
-        ["transitions beyond 32 bits", { leaseTransitions: maxLeaseTransitions + 1 }],
-        ["an owner without a name", { ownerReferences: [{ ...foreignOwner("a"), name: "" }] }],
-        ["an owner without a uid", { ownerReferences: [{ ...foreignOwner("a"), uid: "" }] }]
-      ]
-      for (const [what, write] of refused) {
-        test(
-          `refuses ${what}`,
-          Effect.gen(function*() {
-            const { key, store } = yield* setup
-            yield* failsWith("LeaseInvalid", store.create(key, write))
-            yield* failsWith("LeaseNotFound", store.get(key))
-            const { lease } = yield* store.create(key, full)
-            yield* failsWith("LeaseInvalid", store.patch(key, lease.resourceVersion, write))
-            assert.deepStrictEqual((yield* store.get(key)).lease, lease)
+    test(
+      "hears of a Lease that did not exist when it began",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        const watch = yield* follow(store, key, undefined)
+        const { lease } = yield* store.create(key, full)
+        assert.deepStrictEqual(yield* watch.applied, lease)
+      })
+    )
+
+    test(
+      "tells all that came after a version, in order, and nothing else",
+      Effect.gen(function*() {
+        const { connect, key, store } = yield* setup
+        const leases: Array<LeaseRecord> = [(yield* store.create(key, full)).lease]
+        const write = (renewTime: bigint) =>
+          Effect.map(store.patch(key, leases.at(-1)!.resourceVersion, { renewTime }), ({ lease }) => {
+            leases.push(lease)
           })
-        )
-      }
-
-      const accepted: ReadonlyArray<readonly [string, Omit<LeaseWrite, "annotations">]> = [
-        ["the shortest duration", { leaseDurationSeconds: 1 }],
-        ["the longest duration", { leaseDurationSeconds: 2 ** 31 - 1 }],
-        ["the most transitions", { leaseTransitions: maxLeaseTransitions }],
-        ["transitions that go back", { leaseTransitions: 0 }],
-        ["a whole second", { renewTime: 1_700_000_000_000_000n }],
-        ["the last microsecond of a second", { renewTime: 1_700_000_000_999_999n }],
-        ["times before 1970", { acquireTime: -1n, renewTime: -1_000_001n }],
-        ["renewal before acquisition", { acquireTime: 1_700_000_000_000_000n, renewTime: 1n }],
-        ["the year 9999", { renewTime: BigInt(Date.parse("9999-12-31T23:59:59Z")) * 1000n + 999_999n }],
-        ["any text as holder", { holderIdentity: "a b\n\u{1f600}\u0000\"é" }]
-      ]
-      for (const [what, write] of accepted) {
-        test(
-          `keeps ${what} as it is`,
-          Effect.gen(function*() {
-            const { key, store } = yield* setup
-            const { lease } = yield* store.create(key, full)
-            const patched = (yield* store.patch(key, lease.resourceVersion, write)).lease
-            assert.deepStrictEqual(patched, { ...lease, ...write, resourceVersion: patched.resourceVersion })
-            assert.deepStrictEqual((yield* store.get(key)).lease, patched)
-          })
-        )
-      }
-    })
-
-    describe("changes", () => {
-      test(
-        "begins with the Lease as it is, where no version is given",
-        Effect.gen(function*() {
-          const { key, store } = yield* setup
-          yield* store.create(key, full)
-          const { lease } = yield* store.get(key)
-          const watch = yield* follow(store, key, undefined)
+        yield* write(11n)
+        yield* write(12n)
+        const watch = yield* follow(yield* connect, key, leases[0]!.resourceVersion)
+        yield* write(13n)
+        // Another Lease is none of its business.
+        yield* store.create({ ...key, name: `${key.name}-other` }, full)
+        yield* write(14n)
+        for (const lease of leases.slice(1)) {
           assert.deepStrictEqual(yield* watch.applied, lease)
-          const next = (yield* store.patch(key, lease.resourceVersion, { renewTime: 5n })).lease
-          assert.deepStrictEqual(yield* watch.applied, next)
-        })
-      )
+        }
+      })
+    )
 
-      test(
-        "hears of a Lease that did not exist when it began",
-        Effect.gen(function*() {
-          const { key, store } = yield* setup
-          const watch = yield* follow(store, key, undefined)
-          const { lease } = yield* store.create(key, full)
-          assert.deepStrictEqual(yield* watch.applied, lease)
-        })
-      )
+    test(
+      "tells of deletion with a new version, and of the successor with another uid",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        const watch = yield* follow(store, key, lease.resourceVersion)
+        yield* admin.deleteLease(key.name)
+        const deleted = yield* watch.deleted
+        assert.isTrue(deleted.resourceVersion > lease.resourceVersion)
+        assert.deepStrictEqual({ ...deleted, resourceVersion: lease.resourceVersion }, lease)
+        const successor = (yield* store.create(key, full)).lease
+        assert.isTrue(successor.resourceVersion > deleted.resourceVersion)
+        assert.deepStrictEqual(yield* watch.applied, successor)
+      })
+    )
 
-      test(
-        "tells all that came after a version, in order, and nothing else",
-        Effect.gen(function*() {
-          const { connect, key, store } = yield* setup
-          const leases: Array<LeaseRecord> = [(yield* store.create(key, full)).lease]
-          const write = (renewTime: bigint) =>
-            Effect.map(store.patch(key, leases.at(-1)!.resourceVersion, { renewTime }), ({ lease }) => {
-              leases.push(lease)
-            })
-          yield* write(11n)
-          yield* write(12n)
-          const watch = yield* follow(yield* connect, key, leases[0]!.resourceVersion)
-          yield* write(13n)
-          // Another Lease is none of its business.
-          yield* store.create({ ...key, name: `${key.name}-other` }, full)
-          yield* write(14n)
-          for (const lease of leases.slice(1)) {
-            assert.deepStrictEqual(yield* watch.applied, lease)
-          }
-        })
-      )
+    test(
+      "resumes at the version of a deletion",
+      Effect.gen(function*() {
+        const { admin, key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        const watch = yield* follow(store, key, lease.resourceVersion)
+        yield* admin.deleteLease(key.name)
+        const resumed = yield* follow(store, key, (yield* watch.deleted).resourceVersion)
+        const successor = (yield* store.create(key, full)).lease
+        assert.deepStrictEqual(yield* resumed.applied, successor)
+      })
+    )
 
-      test(
-        "tells of deletion with a new version, and of the successor with another uid",
+    test(
+      "hears of writes of others, and of edits that are no writes of a candidate",
+      Effect.gen(function*() {
+        const { admin, connect, key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        const watches = [
+          yield* follow(yield* connect, key, lease.resourceVersion),
+          yield* follow(yield* connect, key, lease.resourceVersion)
+        ]
+        yield* admin.editLease(key.name, { metadata: { labels: { team: "blue" } } })
+        yield* admin.editLease(key.name, { spec: null })
+        for (const watch of watches) {
+          const labelled = yield* watch.applied
+          assert.deepStrictEqual(labelled.labels, { team: "blue" })
+          assert.strictEqual(labelled.holderIdentity, full.holderIdentity)
+          const emptied = yield* watch.applied
+          assert.strictEqual(emptied.holderIdentity, "")
+          assert.isTrue(emptied.resourceVersion > labelled.resourceVersion)
+        }
+      })
+    )
+
+    test(
+      "fails with LeaseExpired where the version is too old",
+      Effect.gen(function*() {
+        const { key, store, tooOld } = yield* setup
+        yield* store.create(key, full)
+        const since = yield* tooOld
+        const error = yield* store.changes(key, since).pipe(
+          Stream.runDrain,
+          Effect.timeout("10 seconds"),
+          Effect.catchTag("TimeoutError", () => Effect.die("the watch went on")),
+          Effect.flip
+        )
+        assert.strictEqual(error.reason._tag, "LeaseExpired")
+        assert.strictEqual(error.verb, "watch")
+      })
+    )
+
+    test(
+      "ends with its reader",
+      Effect.gen(function*() {
+        const { key, store } = yield* setup
+        const { lease } = yield* store.create(key, full)
+        const { fiber } = yield* follow(store, key, lease.resourceVersion)
+        yield* Fiber.interrupt(fiber).pipe(Effect.timeout("1 second"))
+      })
+    )
+  })
+
+  describe("owners", () => {
+    const collected = <A, E>(title: string, effect: Effect.Effect<A, E, Environment | Scope.Scope>) =>
+      it.effect(title, (context) =>
         Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
+          const { garbageCollector } = yield* Environment
+          if (!garbageCollector) return context.skip("there is no garbage collector")
+          return yield* effect
+        }), 20_000)
+
+    collected(
+      "take the Lease with them, and not before they are gone",
+      Effect.gen(function*() {
+        const { admin, key, store, suffix } = yield* setup
+        const pod = yield* admin.createPod(`pod-${suffix}`)
+        const { lease } = yield* store.create(key, { ...full, ownerReferences: [podOwner(pod)] })
+        const watch = yield* follow(store, key, lease.resourceVersion)
+        yield* admin.deletePod(pod.name, 30)
+        const renewed = (yield* store.patch(key, lease.resourceVersion, { renewTime: 5n })).lease
+        assert.deepStrictEqual(yield* watch.applied, renewed)
+        yield* admin.deletePod(pod.name, 0)
+        const deleted = yield* watch.deleted
+        assert.deepStrictEqual({ ...deleted, resourceVersion: 0n }, { ...renewed, resourceVersion: 0n })
+      })
+    )
+
+    collected(
+      "that do not exist cost the Lease at once",
+      Effect.gen(function*() {
+        const { admin, key, store, suffix } = yield* setup
+        const pod = yield* admin.createPod(`pod-${suffix}`)
+        const wrong: ReadonlyArray<OwnerReference> = [
+          { ...podOwner(pod), uid: "11111111-1111-4111-8111-111111111111" },
+          { ...podOwner(pod), name: `${pod.name}-other` }
+        ]
+        for (const owner of wrong) {
+          const { lease } = yield* store.create(key, { ...full, ownerReferences: [owner] })
           const watch = yield* follow(store, key, lease.resourceVersion)
-          yield* admin.deleteLease(key.name)
-          const deleted = yield* watch.deleted
-          assert.isTrue(deleted.resourceVersion > lease.resourceVersion)
-          assert.deepStrictEqual({ ...deleted, resourceVersion: lease.resourceVersion }, lease)
-          const successor = (yield* store.create(key, full)).lease
-          assert.isTrue(successor.resourceVersion > deleted.resourceVersion)
-          assert.deepStrictEqual(yield* watch.applied, successor)
-        })
-      )
-
-      test(
-        "resumes at the version of a deletion",
-        Effect.gen(function*() {
-          const { admin, key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
-          const watch = yield* follow(store, key, lease.resourceVersion)
-          yield* admin.deleteLease(key.name)
-          const resumed = yield* follow(store, key, (yield* watch.deleted).resourceVersion)
-          const successor = (yield* store.create(key, full)).lease
-          assert.deepStrictEqual(yield* resumed.applied, successor)
-        })
-      )
-
-      test(
-        "hears of writes of others, and of edits that are no writes of a candidate",
-        Effect.gen(function*() {
-          const { admin, connect, key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
-          const watches = [
-            yield* follow(yield* connect, key, lease.resourceVersion),
-            yield* follow(yield* connect, key, lease.resourceVersion)
-          ]
-          yield* admin.editLease(key.name, { metadata: { labels: { team: "blue" } } })
-          yield* admin.editLease(key.name, { spec: null })
-          for (const watch of watches) {
-            const labelled = yield* watch.applied
-            assert.deepStrictEqual(labelled.labels, { team: "blue" })
-            assert.strictEqual(labelled.holderIdentity, full.holderIdentity)
-            const emptied = yield* watch.applied
-            assert.strictEqual(emptied.holderIdentity, "")
-            assert.isTrue(emptied.resourceVersion > labelled.resourceVersion)
-          }
-        })
-      )
-
-      test(
-        "fails with LeaseExpired where the version is too old",
-        Effect.gen(function*() {
-          const { key, store, tooOld } = yield* setup
-          yield* store.create(key, full)
-          const since = yield* tooOld
-          const error = yield* store.changes(key, since).pipe(
-            Stream.runDrain,
-            Effect.timeout("10 seconds"),
-            Effect.catchTag("TimeoutError", () => Effect.die("the watch went on")),
-            Effect.flip
-          )
-          assert.strictEqual(error.reason._tag, "LeaseExpired")
-          assert.strictEqual(error.verb, "watch")
-        })
-      )
-
-      test(
-        "ends with its reader",
-        Effect.gen(function*() {
-          const { key, store } = yield* setup
-          const { lease } = yield* store.create(key, full)
-          const { fiber } = yield* follow(store, key, lease.resourceVersion)
-          yield* Fiber.interrupt(fiber).pipe(Effect.timeout("1 second"))
-        })
-      )
-
-      it.effect("gets bookmarks", (context) =>
-        Effect.gen(function*() {
-          const { bookmarks, key, store } = yield* setup
-          if (!bookmarks) return context.skip("the API server sends one a minute")
-          const { lease } = yield* store.create(key, full)
-          const { bookmark } = yield* follow(store, key, lease.resourceVersion)
-          yield* store.create({ ...key, name: `${key.name}-other` }, full)
-          assert.isTrue((yield* Effect.timeout(bookmark, "5 seconds")) > lease.resourceVersion)
-        }))
-    })
-
-    describe("owners", () => {
-      const collected = <A, E>(title: string, effect: Effect.Effect<A, E, Environment | Scope.Scope>) =>
-        it.effect(title, (context) =>
-          Effect.gen(function*() {
-            const { garbageCollector } = yield* Environment
-            if (!garbageCollector) return context.skip("there is no garbage collector")
-            return yield* effect
-          }), options.timeout ?? 20_000)
-
-      collected(
-        "take the Lease with them, and not before they are gone",
-        Effect.gen(function*() {
-          const { admin, key, store, suffix } = yield* setup
-          const pod = yield* admin.createPod(`pod-${suffix}`)
-          const { lease } = yield* store.create(key, { ...full, ownerReferences: [podOwner(pod)] })
-          const watch = yield* follow(store, key, lease.resourceVersion)
-          yield* admin.deletePod(pod.name, 30)
-          const renewed = (yield* store.patch(key, lease.resourceVersion, { renewTime: 5n })).lease
-          assert.deepStrictEqual(yield* watch.applied, renewed)
-          yield* admin.deletePod(pod.name, 0)
-          const deleted = yield* watch.deleted
-          assert.deepStrictEqual({ ...deleted, resourceVersion: 0n }, { ...renewed, resourceVersion: 0n })
-        })
-      )
-
-      collected(
-        "that do not exist cost the Lease at once",
-        Effect.gen(function*() {
-          const { admin, key, store, suffix } = yield* setup
-          const pod = yield* admin.createPod(`pod-${suffix}`)
-          const wrong: ReadonlyArray<OwnerReference> = [
-            { ...podOwner(pod), uid: "11111111-1111-4111-8111-111111111111" },
-            { ...podOwner(pod), name: `${pod.name}-other` }
-          ]
-          for (const owner of wrong) {
-            const { lease } = yield* store.create(key, { ...full, ownerReferences: [owner] })
-            const watch = yield* follow(store, key, lease.resourceVersion)
-            yield* watch.deleted
-          }
-          const { lease } = yield* store.create(key, { ...full, ownerReferences: [podOwner(pod)] })
-          const watch = yield* follow(store, key, lease.resourceVersion)
-          yield* store.patch(key, lease.resourceVersion, { ownerReferences: [wrong[0]!] })
-          yield* watch.applied
           yield* watch.deleted
-        })
-      )
+        }
+        const { lease } = yield* store.create(key, { ...full, ownerReferences: [podOwner(pod)] })
+        const watch = yield* follow(store, key, lease.resourceVersion)
+        yield* store.patch(key, lease.resourceVersion, { ownerReferences: [wrong[0]!] })
+        yield* watch.applied
+        yield* watch.deleted
+      })
+    )
 
-      collected(
-        "that do not exist are removed where another one does",
-        Effect.gen(function*() {
-          const { admin, key, store, suffix } = yield* setup
-          const pod = yield* admin.createPod(`pod-${suffix}`)
-          const gone = { ...podOwner(pod), uid: "11111111-1111-4111-8111-111111111111" }
-          const { lease } = yield* store.create(key, { ...full, ownerReferences: [gone, podOwner(pod)] })
-          const watch = yield* follow(store, key, lease.resourceVersion)
-          const patched = yield* watch.applied
-          assert.deepStrictEqual(patched.ownerReferences, [podOwner(pod)])
-          yield* failsWith("LeaseConflict", store.patch(key, lease.resourceVersion, { renewTime: 5n }))
-        })
-      )
+    collected(
+      "that do not exist are removed where another one does",
+      Effect.gen(function*() {
+        const { admin, key, store, suffix } = yield* setup
+        const pod = yield* admin.createPod(`pod-${suffix}`)
+        const gone = { ...podOwner(pod), uid: "11111111-1111-4111-8111-111111111111" }
+        const { lease } = yield* store.create(key, { ...full, ownerReferences: [gone, podOwner(pod)] })
+        const watch = yield* follow(store, key, lease.resourceVersion)
+        const patched = yield* watch.applied
+        assert.deepStrictEqual(patched.ownerReferences, [podOwner(pod)])
+        yield* failsWith("LeaseConflict", store.patch(key, lease.resourceVersion, { renewTime: 5n }))
+      })
+    )
 
-      collected(
-        "no longer named do not take the Lease with them",
-        Effect.gen(function*() {
-          const { admin, key, store, suffix } = yield* setup
-          const [first, second] = [yield* admin.createPod(`a-${suffix}`), yield* admin.createPod(`b-${suffix}`)]
-          const { lease } = yield* store.create(key, { ...full, ownerReferences: [podOwner(first)] })
-          const taken = (yield* store.patch(key, lease.resourceVersion, { ownerReferences: [podOwner(second)] })).lease
-          const watch = yield* follow(store, key, taken.resourceVersion)
-          yield* admin.deletePod(first.name, 0)
-          // The collector is quicker with the second than it would have been late with the first.
-          const released = (yield* store.patch(key, taken.resourceVersion, { holderIdentity: "" })).lease
-          assert.deepStrictEqual(yield* watch.applied, released)
-          yield* admin.deletePod(second.name, 0)
-          assert.strictEqual((yield* watch.deleted).holderIdentity, "")
-        })
-      )
-    })
+    collected(
+      "no longer named do not take the Lease with them",
+      Effect.gen(function*() {
+        const { admin, key, store, suffix } = yield* setup
+        const [first, second] = [yield* admin.createPod(`a-${suffix}`), yield* admin.createPod(`b-${suffix}`)]
+        const { lease } = yield* store.create(key, { ...full, ownerReferences: [podOwner(first)] })
+        const taken = (yield* store.patch(key, lease.resourceVersion, { ownerReferences: [podOwner(second)] })).lease
+        const watch = yield* follow(store, key, taken.resourceVersion)
+        yield* admin.deletePod(first.name, 0)
+        // The collector is quicker with the second than it would have been late with the first.
+        const released = (yield* store.patch(key, taken.resourceVersion, { holderIdentity: "" })).lease
+        assert.deepStrictEqual(yield* watch.applied, released)
+        yield* admin.deletePod(second.name, 0)
+        assert.strictEqual((yield* watch.deleted).holderIdentity, "")
+      })
+    )
+  })
+}
+
+/** A test of bookmarks, for environments in which a watch gets one within some seconds, not once a minute. */
+export const bookmarks = (it: Vitest.MethodsNonLive<Environment>): void =>
+  it.effect("changes tells of versions to resume from", () =>
+    Effect.gen(function*() {
+      const { key, store } = yield* setup
+      const { lease } = yield* store.create(key, full)
+      const { bookmark } = yield* follow(store, key, lease.resourceVersion)
+      yield* store.create({ ...key, name: `${key.name}-other` }, full)
+      assert.isTrue((yield* Effect.timeout(bookmark, "5 seconds")) > lease.resourceVersion)
+    }))
+
+/** Runs the tests in an environment. */
+export const suite = <E>(name: string, environment: Layer.Layer<Environment, E>): void =>
+  layer(environment, { excludeTestServices: true, timeout: "2 minutes" })(`LeaseStore: ${name}`, (it) => {
+    tests(it)
+    bookmarks(it)
   })
