@@ -31,7 +31,9 @@ import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as SharedWatch from "./internal/sharedWatch.ts"
 import { KubernetesClient, type KubernetesRequest, type KubernetesResponse } from "./KubernetesClient.ts"
 import * as KubernetesError from "./KubernetesError.ts"
 import {
@@ -91,38 +93,70 @@ export const make: Effect.Effect<LeaseStore["Service"], never, KubernetesClient>
         contentType: "application/merge-patch+json",
         body: toPatchBody(resourceVersion, write)
       }),
-    changes: (key, since) =>
-      Stream.unwrap(
-        Effect.gen(function*() {
-          // Spread, so that the watches of many replicas do not end together.
-          const timeoutSeconds = yield* Random.nextIntBetween(300, 600)
-          const { lines } = yield* client.stream({
-            path: collection(key),
-            query: {
-              watch: "1",
-              fieldSelector: `metadata.name=${key.name}`,
-              allowWatchBookmarks: "true",
-              timeoutSeconds: `${timeoutSeconds}`,
-              resourceVersion: since?.toString()
-            },
-            silence
-          })
-          return Stream.concat(
-            Stream.succeed<LeaseChange>({ _tag: "Opened" }),
-            lines.pipe(
-              Stream.mapError((error) => toReason(key, "watch", error)),
-              Stream.mapEffect((line) => toChange(key, line)),
-              Stream.filter((change) => change !== undefined)
-            )
-          )
-        }).pipe(
-          Effect.mapError((error) => toReason(key, "watch", error))
-        )
-      ).pipe(
-        Stream.mapError((reason) => new LeaseError({ verb: "watch", ...key, reason }))
-      )
+    changes: (key, since) => watch(client, key, since)
   })
 })
+
+/**
+ * As {@link make}, with one watch for all Leases of a namespace: for a process
+ * that takes part in many elections.
+ *
+ * **Details**
+ *
+ * Needs the right to `watch` all Leases of the namespace, not limited by
+ * `resourceNames`. Where that is refused, each Lease is watched by itself from
+ * then on, and a warning says so.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeShared: Effect.Effect<LeaseStore["Service"], never, KubernetesClient | Scope.Scope> = Effect.gen(
+  function*() {
+    const client = yield* KubernetesClient
+    const store = yield* make
+    const scope = yield* Effect.scope
+    const shared = new Map<string, SharedWatch.SharedWatch>()
+    const refused = new Set<string>()
+
+    const sharedOf = (namespace: string): Effect.Effect<SharedWatch.SharedWatch> =>
+      Effect.suspend(() => {
+        const existing = shared.get(namespace)
+        return existing !== undefined ?
+          Effect.succeed(existing) :
+          SharedWatch.make((since) => watch(client, { namespace }, since)).pipe(
+            Scope.provide(scope),
+            Effect.tap((made) => Effect.sync(() => shared.set(namespace, made)))
+          )
+      })
+
+    const onRefused = (key: LeaseKey, error: LeaseError) =>
+      Effect.suspend(() => {
+        if (refused.has(key.namespace)) {
+          return Effect.void
+        }
+        refused.add(key.namespace)
+        return Effect.logWarning(
+          `The Leases of namespace ${key.namespace} cannot be watched together, so each is watched by itself: ` +
+            error.message
+        )
+      })
+
+    return LeaseStore.of({
+      ...store,
+      changes: (key, since) =>
+        Stream.suspend(() =>
+          refused.has(key.namespace)
+            ? store.changes(key, since)
+            : Stream.unwrap(Effect.map(sharedOf(key.namespace), (changes) => changes(key, since))).pipe(
+              Stream.catchIf(
+                (error) => error.reason._tag === "LeaseForbidden" || error.reason._tag === "LeaseInvalid",
+                (error) => Stream.unwrap(Effect.as(onRefused(key, error), store.changes(key, since)))
+              )
+            )
+        )
+    })
+  }
+)
 
 /**
  * The store on the API server that {@link KubernetesClient} is connected to.
@@ -131,6 +165,55 @@ export const make: Effect.Effect<LeaseStore["Service"], never, KubernetesClient>
  * @since 0.1.0
  */
 export const layer: Layer.Layer<LeaseStore, never, KubernetesClient> = Layer.effect(LeaseStore, make)
+
+/**
+ * As {@link layer}, with one watch for all Leases of a namespace; see
+ * {@link makeShared}.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerShared: Layer.Layer<LeaseStore, never, KubernetesClient> = Layer.effect(LeaseStore, makeShared)
+
+// --- Watches ---
+
+/** Watches one Lease, or, without a name, all of a namespace. */
+const watch = (
+  client: KubernetesClient["Service"],
+  target: { readonly namespace: string; readonly name?: string },
+  since: bigint | undefined
+): Stream.Stream<LeaseChange, LeaseError> => {
+  const key: LeaseKey = { namespace: target.namespace, name: target.name ?? "" }
+  return Stream.unwrap(
+    Effect.gen(function*() {
+      // Spread, so that the watches of many replicas do not end together.
+      const timeoutSeconds = yield* Random.nextIntBetween(300, 600)
+      const { lines } = yield* client.stream({
+        path: collection(key),
+        query: {
+          watch: "1",
+          fieldSelector: target.name === undefined ? undefined : `metadata.name=${target.name}`,
+          allowWatchBookmarks: "true",
+          timeoutSeconds: `${timeoutSeconds}`,
+          resourceVersion: since?.toString()
+        },
+        silence
+      })
+      return Stream.concat(
+        Stream.succeed<LeaseChange>({ _tag: "Opened" }),
+        lines.pipe(
+          Stream.mapError((error) => toReason(key, "watch", error)),
+          Stream.mapEffect((line) => toChange(key, line)),
+          Stream.filter((change) => change !== undefined)
+        )
+      )
+    }).pipe(
+      Effect.mapError((error) => toReason(key, "watch", error))
+    )
+  ).pipe(
+    Stream.mapError((reason) => new LeaseError({ verb: "watch", ...key, reason }))
+  )
+}
 
 // --- Answers ---
 

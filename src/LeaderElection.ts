@@ -113,7 +113,7 @@ export const make: Effect.Effect<
   const settings = yield* LeaderElectionConfig.LeaderElectionConfig
   const store = yield* LeaseStore
   const witness = yield* SuspendWitness.SuspendWitness
-  const environment = Environment.make(settings, store, witness)
+  const environment = Environment.make(settings, store, witness, yield* Environment.RenewalPhase)
   const lease = formatKey(environment.key)
   const logged = Effect.annotateLogs({ lease, identity: settings.identity })
 
@@ -475,22 +475,21 @@ export const whileLeading = <A, E, R>(
 export const whileLeadingForever = <A, E, R>(
   program: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | LeaderElectionError, LeaderElection | Exclude<R, Leadership | Scope.Scope>> =>
-  LeaderElection.use((election) => {
-    const again: Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>> = Effect.suspend(() =>
-      Effect.catchIf(election.whileLeading(program), isLoss, (error) =>
-        error.reason.cause === "DuplicateIdentity"
-          ? Effect.fail(
-            new LeaderElectionError({
-              reason: new DuplicateIdentity({
-                identity: election.settings.identity,
-                lease: formatKey(election.settings)
-              })
-            })
-          )
-          : again)
-    )
-    return again
-  })
+  LeaderElection.use((election) => whileLeadingForeverWith(election, program))
+
+/** @internal */
+export const whileLeadingForeverWith = <A, E, R>(
+  election: LeaderElection["Service"],
+  program: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>> =>
+  Effect.catchIf(election.whileLeading(program), isLoss, (error) =>
+    error.reason.cause === "DuplicateIdentity"
+      ? Effect.fail(
+        new LeaderElectionError({
+          reason: new DuplicateIdentity({ identity: election.settings.identity, lease: formatKey(election.settings) })
+        })
+      )
+      : whileLeadingForeverWith(election, program))
 
 const isLoss = (error: unknown): error is LeaderElectionError & { readonly reason: LeadershipLost } =>
   error instanceof LeaderElectionError && error.reason._tag === "LeadershipLost"
@@ -594,8 +593,12 @@ export const layerKubernetes = (
     Layer.provide(SuspendWitness.layerNode)
   )
 
-// The namespace of the credentials is where the Lease is, unless something says otherwise.
-const layerCredentialsNamespace = Layer.effect(
+/**
+ * The namespace of the credentials: where the Lease is, unless something says otherwise.
+ *
+ * @internal
+ */
+export const layerCredentialsNamespace = Layer.effect(
   LeaderElectionConfig.CredentialsNamespace,
   KubernetesClient.KubernetesClient.useSync((client) => client.namespace)
 )

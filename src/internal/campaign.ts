@@ -264,8 +264,9 @@ class Candidate {
       if (Result.isSuccess(made.result)) {
         this.conflicts = 0
         this.forbiddenSince.delete(verb)
-        const tenure = Tenure.make({ author: this.author, cause, lease: made.result.success.lease, start })
-        return Option.some(tenure)
+        const { lease } = made.result.success
+        const firstDue = yield* this.firstDue(start)
+        return Option.some(Tenure.make({ author: this.author, cause, lease, start, firstDue }))
       }
       const error = made.result.failure
       holding.uncertain = uncertain || isOutcomeUnknown(error)
@@ -293,6 +294,13 @@ class Candidate {
         }
       }
     })
+  }
+
+  firstDue(start: Moment): Effect.Effect<bigint | undefined> {
+    const { phase, timing } = this.campaign.environment
+    return phase === "exact"
+      ? Effect.undefined
+      : Effect.map(Random.next, (random) => start.monotonic + BigInt(Math.floor(random * Number(timing.renewInterval))))
   }
 
   onFailure(made: Attempt, error: LeaseError): Effect.Effect<void, LeaderElectionError> {

@@ -3,6 +3,7 @@
  *
  * @internal
  */
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Latch from "effect/Latch"
@@ -20,7 +21,17 @@ export interface Timing extends RenewalTiming {
   readonly leaseDuration: bigint
 }
 
+/**
+ * Whether the first renewal of a tenure comes a random part of renewInterval early (`spread`): for many elections in
+ * one process, which would otherwise renew together ever after.
+ */
+export const RenewalPhase = Context.Reference<"exact" | "spread">(
+  "effect-kubernetes-leader-election/internal/RenewalPhase",
+  { defaultValue: () => "exact" }
+)
+
 export interface Environment {
+  readonly phase: "exact" | "spread"
   readonly settings: Settings
   readonly key: LeaseKey
   readonly timing: Timing
@@ -43,7 +54,8 @@ export const nanos = (duration: Duration.Duration): bigint => Duration.toNanosUn
 export const make = (
   settings: Settings,
   store: LeaseStore["Service"],
-  witness: (() => bigint) | undefined
+  witness: (() => bigint) | undefined,
+  phase: "exact" | "spread"
 ): Environment => {
   const key: LeaseKey = { namespace: settings.namespace, name: settings.name }
   const timing: Timing = {
@@ -56,6 +68,7 @@ export const make = (
   const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
   let logged: { readonly tag: string; readonly at: bigint } | undefined
   return {
+    phase,
     settings,
     key,
     timing,

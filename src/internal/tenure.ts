@@ -36,6 +36,8 @@ export interface Tenure {
   conflicts: number
   /** The next attempt is due now: after a first conflict, or for `confirm`. */
   hurry: boolean
+  /** When the first renewal is due, where it comes early to spread many. */
+  firstDue: bigint | undefined
   readonly confirmations: Set<Confirmation>
   /** The term, once it has begun. */
   term: Term | undefined
@@ -69,6 +71,7 @@ export const make = (options: {
   readonly cause: TakeoverCause
   readonly lease: LeaseRecord
   readonly start: Moment
+  readonly firstDue: bigint | undefined
 }): Tenure => ({
   author: options.author,
   uid: options.lease.uid,
@@ -80,6 +83,7 @@ export const make = (options: {
   failed: undefined,
   conflicts: 0,
   hurry: false,
+  firstDue: options.firstDue,
   confirmations: new Set(),
   term: undefined,
   lost: undefined,
@@ -147,7 +151,8 @@ export const reconcile = (tenure: Tenure, observer: Observer): void => {
 export const dueAt = (environment: Environment, tenure: Tenure): bigint =>
   tenure.hurry
     ? 0n
-    : nextRenewal({ succeeded: tenure.validFrom.monotonic, failed: tenure.failed }, environment.timing)
+    : tenure.firstDue ??
+      nextRenewal({ succeeded: tenure.validFrom.monotonic, failed: tenure.failed }, environment.timing)
 
 /**
  * Makes one guarded write. Its outcome is in the tenure; the result is the
@@ -166,6 +171,7 @@ export const writeOnce = Effect.fnUntraced(function*(
   const renewTime = yield* nextRenewTime(environment, pen, guard.renewTime)
   tenure.pending.set(renewTime, start)
   tenure.hurry = false
+  tenure.firstDue = undefined
   const made = yield* observer.attempt(
     "patch",
     start,

@@ -1,0 +1,144 @@
+/**
+ * Many elections in one process, by the names of their Leases: a leader for each
+ * tenant, shard or queue.
+ *
+ * All share one store, and with {@link layerKubernetes} one connection pool and
+ * one watch. Each election exists while somebody uses it.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as RcMap from "effect/RcMap"
+import * as Scope from "effect/Scope"
+import { RenewalPhase } from "./internal/environment.ts"
+import * as KubernetesClient from "./KubernetesClient.ts"
+import type { KubernetesConfigError } from "./KubernetesError.ts"
+import * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
+import * as LeaderElection from "./LeaderElection.ts"
+import * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
+import type { LeaderElectionError } from "./LeaderElectionError.ts"
+import type { Leadership } from "./Leadership.ts"
+import { LeaseStore } from "./LeaseStore.ts"
+import * as SuspendWitness from "./SuspendWitness.ts"
+
+/**
+ * The settings that all elections share: everything but the name.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Input = Omit<LeaderElectionConfig.Input, "name">
+
+/**
+ * The elections of this process, by name.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class LeaderElections extends Context.Service<LeaderElections, {
+  /**
+   * The election on the Lease with this name, made for the first that asks for
+   * it, and gone when the last scope that did is closed.
+   */
+  readonly get: (
+    name: string
+  ) => Effect.Effect<LeaderElection.LeaderElection["Service"], LeaderElectionError, Scope.Scope>
+
+  /** `LeaderElection.whileLeading` on the Lease with this name. */
+  readonly whileLeading: <A, E, R>(
+    name: string,
+    program: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>>
+
+  /** `LeaderElection.whileLeadingForever` on the Lease with this name. */
+  readonly whileLeadingForever: <A, E, R>(
+    name: string,
+    program: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>>
+}>()("effect-kubernetes-leader-election/LeaderElections") {}
+
+/**
+ * Makes the elections from the settings that they share, on one store.
+ *
+ * **Details**
+ *
+ * Their renewals are spread over the renewInterval: the first one of each term
+ * comes after a random part of it. Elections that begin together would
+ * otherwise renew together ever after.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (
+  input?: Input
+): Effect.Effect<LeaderElections["Service"], never, LeaseStore | Scope.Scope> =>
+  Effect.gen(function*() {
+    const store = yield* LeaseStore
+    const elections = yield* RcMap.make({
+      lookup: (name: string) =>
+        LeaderElection.make.pipe(
+          Effect.provideServiceEffect(
+            LeaderElectionConfig.LeaderElectionConfig,
+            LeaderElectionConfig.make({ ...input, name })
+          ),
+          Effect.provideService(LeaseStore, store),
+          Effect.provideService(RenewalPhase, "spread")
+        )
+    })
+    const get = (name: string) => RcMap.get(elections, name)
+    return LeaderElections.of({
+      get,
+      whileLeading: (name, program) =>
+        Effect.scopedWith((scope) =>
+          Effect.flatMap(Scope.provide(get(name), scope), (election) => election.whileLeading(program))
+        ),
+      whileLeadingForever: (name, program) =>
+        Effect.scopedWith((scope) =>
+          Effect.flatMap(
+            Scope.provide(get(name), scope),
+            (election) => LeaderElection.whileLeadingForeverWith(election, program)
+          )
+        )
+    })
+  })
+
+/**
+ * Elections on whatever store is provided.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (input?: Input): Layer.Layer<LeaderElections, never, LeaseStore> =>
+  Layer.effect(LeaderElections, make(input))
+
+/**
+ * Elections on Kubernetes, with one connection pool and one watch.
+ *
+ * **Details**
+ *
+ * The shared watch needs the right to `watch` all Leases of the namespace. Where
+ * it is missing, each Lease is watched by itself, or polled. The Role, for
+ * Leases of any name:
+ *
+ * ```yaml
+ * rules:
+ *   - apiGroups: ["coordination.k8s.io"]
+ *     resources: ["leases"]
+ *     verbs: ["create", "get", "patch", "watch"]
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerKubernetes = (
+  input?: Input,
+  client: Layer.Layer<KubernetesClient.KubernetesClient, KubernetesConfigError> = KubernetesClient.layer
+): Layer.Layer<LeaderElections, KubernetesConfigError> =>
+  layer(input).pipe(
+    Layer.provide(KubernetesLeaseStore.layerShared),
+    Layer.provide(LeaderElection.layerCredentialsNamespace),
+    Layer.provide(client),
+    Layer.provide(SuspendWitness.layerNode)
+  )
