@@ -27,12 +27,14 @@ import * as Log from "./log.ts"
 import { LogFormat } from "./options.ts"
 import { command as run } from "./run.ts"
 import { command as serve } from "./serve.ts"
+import { command as status } from "./status.ts"
 import { command as stepDown } from "./stepDown.ts"
 
 const subcommands = [
   run,
   serve,
   stepDown,
+  status,
   candidate,
   demo
 ] as const
