@@ -265,7 +265,7 @@ class Candidate {
         this.conflicts = 0
         this.forbiddenSince.delete(verb)
         const { lease } = made.result.success
-        const firstDue = yield* this.firstDue(start)
+        const firstDue = yield* spread(this.campaign.environment, start)
         return Option.some(Tenure.make({ author: this.author, cause, lease, start, firstDue }))
       }
       const error = made.result.failure
@@ -294,13 +294,6 @@ class Candidate {
         }
       }
     })
-  }
-
-  firstDue(start: Moment): Effect.Effect<bigint | undefined> {
-    const { phase, timing } = this.campaign.environment
-    return phase === "exact"
-      ? Effect.undefined
-      : Effect.map(Random.next, (random) => start.monotonic + BigInt(Math.floor(random * Number(timing.renewInterval))))
   }
 
   onFailure(made: Attempt, error: LeaseError): Effect.Effect<void, LeaderElectionError> {
@@ -341,6 +334,12 @@ class Candidate {
     })
   }
 }
+
+/** A random part of the interval after a write that many elections may have made together. */
+const spread = ({ phase, timing }: Environment, start: Moment): Effect.Effect<bigint | undefined> =>
+  phase === "exact"
+    ? Effect.undefined
+    : Effect.map(Random.next, (random) => start.monotonic + BigInt(Math.floor(random * Number(timing.renewInterval))))
 
 const refused = (error: LeaseError) => new LeaderElectionError({ reason: new LeaseRefused({ error }) })
 
@@ -417,6 +416,7 @@ const begin = Effect.fnUntraced(function*(campaign: Campaign, tenure: Tenure.Ten
     since: Number(wallClock / 1000n)
   }
   tenure.term = term
+  tenure.firstDue = yield* spread(environment, tenure.validFrom)
   const now = yield* environment.moment
   // The answer was handled so late that the validity it gives is over: campaign on, with another write.
   if (Tenure.validity(tenure, now, environment.timing.renewDeadline) === 0n) {
