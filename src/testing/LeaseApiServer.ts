@@ -29,6 +29,7 @@ import { writeFile } from "node:fs/promises"
 import * as Http from "node:http"
 import type * as Net from "node:net"
 import * as ApiErrors from "./internal/apiError.ts"
+import { apiOf } from "./internal/clusterApi.ts"
 import type { WatchEvent } from "./internal/objects.ts"
 import * as Routes from "./internal/routes.ts"
 import * as MemoryCluster from "./MemoryCluster.ts"
@@ -175,7 +176,7 @@ export const make = Effect.fnUntraced(function*(
   options: Options = {}
 ): Effect.fn.Return<LeaseApiServer["Service"], ListenError, Scope.Scope> {
   const cluster = options.cluster ?? (yield* MemoryCluster.make({ name: "local", namespaces: ["default"] }))
-  const { api } = cluster
+  const api = apiOf(cluster)
   const fork = yield* FiberSet.makeRuntime()
   const tokens = new Map(
     Object.entries(options.tokens ?? { [defaultToken]: "system:serviceaccount:default:candidate" })

@@ -24,9 +24,18 @@ import * as Stream from "effect/Stream"
 import * as LeaseRecord from "../LeaseRecord.ts"
 import { ApiError } from "./internal/apiError.ts"
 import type { ApiObject } from "./internal/apiObject.ts"
+import { attach, type ClusterApi, type WatchElement } from "./internal/clusterApi.ts"
 import * as GarbageCollector from "./internal/garbageCollector.ts"
 import * as Objects from "./internal/objects.ts"
 import * as Resources from "./internal/resources.ts"
+
+/**
+ * An API call of the garbage collector, and what one came to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type { StepName as CollectorCall, StepOutcome as CollectorOutcome } from "./internal/garbageCollector.ts"
 
 /**
  * A request that the cluster refused, as the API server would: the status code, and the `reason`, `message` and
@@ -167,9 +176,8 @@ export interface Collector {
  * @since 0.1.0
  */
 export interface Snapshot {
+  /** That of the newest write in it. */
   readonly version: bigint
-  /** @internal */
-  readonly state: Objects.State
 }
 
 /**
@@ -274,41 +282,7 @@ export class MemoryCluster extends Context.Service<MemoryCluster, {
 
   /** Restores a backup of etcd: objects and versions step back, and all watches end. */
   readonly restore: (snapshot: Snapshot) => Effect.Effect<void>
-
-  /** @internal */
-  readonly api: Api
 }>()("effect-kubernetes-leader-election/testing/MemoryCluster") {}
-
-/**
- * What the store and the HTTP server work on.
- *
- * @internal
- */
-export interface Api {
-  readonly types: {
-    readonly leases: Resources.ResourceType
-    readonly pods: Resources.ResourceType
-    readonly namespaces: Resources.ResourceType
-    readonly events: Resources.ResourceType
-  }
-  readonly clock: Clock.Clock
-  readonly bookmarkInterval: Duration.Duration | undefined
-  /** A number for the name of a connection. */
-  readonly nextConnection: () => number
-  /** One synchronous step on the storage; the garbage collector hears of it. */
-  readonly run: <A, E>(f: (objects: Objects.Objects) => Result.Result<A, E>) => Effect.Effect<A, E>
-  readonly watch: (
-    target: Objects.WatchTarget,
-    since: bigint | undefined
-  ) => Stream.Stream<WatchElement, ApiError>
-  readonly decode: (object: ApiObject) => Effect.Effect<LeaseRecord.LeaseRecord>
-}
-
-/** @internal */
-export type WatchElement =
-  | { readonly _tag: "Opened" }
-  | { readonly _tag: "Event"; readonly event: Objects.WatchEvent }
-  | { readonly _tag: "Bookmark"; readonly version: bigint }
 
 /**
  * Settings of a {@link MemoryCluster}.
@@ -411,7 +385,7 @@ export const make = Effect.fnUntraced(function*(
       : Effect.void
   })
 
-  const run: Api["run"] = (f) =>
+  const run: ClusterApi["run"] = (f) =>
     Effect.suspend(() => {
       const answer = f(objects)
       return started.length === 0
@@ -419,6 +393,7 @@ export const make = Effect.fnUntraced(function*(
         : Effect.andThen(startJobs, Effect.fromResult(answer))
     })
 
+  const snapshots = new WeakMap<Snapshot, Objects.State>()
   const decoded = new WeakMap<ApiObject, LeaseRecord.LeaseRecord>()
 
   const decode = (object: ApiObject): Effect.Effect<LeaseRecord.LeaseRecord> => {
@@ -437,7 +412,7 @@ export const make = Effect.fnUntraced(function*(
     ? undefined
     : Duration.fromInputUnsafe(options.bookmarkInterval ?? "1 minute")
 
-  const watch: Api["watch"] = (target, since) =>
+  const watch: ClusterApi["watch"] = (target, since) =>
     Stream.unwrap(Effect.gen(function*() {
       const queue = yield* Queue.unbounded<WatchElement, ApiError | Cause.Done>()
       // The answer begins in any case: what is wrong with `since` is told inside it.
@@ -613,34 +588,39 @@ export const make = Effect.fnUntraced(function*(
 
     closeWatches: Effect.sync(() => objects.closeWatches()),
 
-    snapshot: Effect.sync(() => ({ version: objects.version(), state: objects.state() })),
+    snapshot: Effect.sync(() => {
+      const snapshot: Snapshot = { version: objects.version() }
+      snapshots.set(snapshot, objects.state())
+      return snapshot
+    }),
 
     restore: (snapshot) =>
       Effect.suspend(() => {
-        objects.restore(snapshot.state)
+        const state = snapshots.get(snapshot)
+        if (state === undefined) {
+          return Effect.die(new Error("This is no snapshot of this cluster"))
+        }
+        objects.restore(state)
         return self.collector.setMode(mode)
-      }),
-
-    api: {
-      types: {
-        leases,
-        pods: Resources.pods,
-        namespaces: Resources.namespaces,
-        events: Resources.events
-      },
-      clock,
-      bookmarkInterval,
-      nextConnection: () => {
-        connections += 1
-        return connections
-      },
-      run,
-      watch,
-      decode
-    }
+      })
   })
 
-  return self
+  return attach(self, {
+    types: {
+      leases,
+      pods: Resources.pods,
+      namespaces: Resources.namespaces,
+      events: Resources.events
+    },
+    clock,
+    nextConnection: () => {
+      connections += 1
+      return connections
+    },
+    run,
+    watch,
+    decode
+  })
 })
 
 /**

@@ -25,6 +25,7 @@ import { type LeaseKey, toCreateBody, toPatchBody } from "../LeaseRecord.ts"
 import { type LeaseChange, type LeaseResponse, LeaseStore } from "../LeaseStore.ts"
 import type { ApiError } from "./internal/apiError.ts"
 import type { ApiObject } from "./internal/apiObject.ts"
+import { apiOf } from "./internal/clusterApi.ts"
 import * as MemoryCluster from "./MemoryCluster.ts"
 
 /**
@@ -53,7 +54,7 @@ export const make = (
   options: { readonly name?: string | undefined } = {}
 ): Effect.Effect<LeaseStore["Service"]> =>
   Effect.sync(() => {
-    const { clock, decode, nextConnection, run, types: { leases }, watch } = cluster.api
+    const { clock, decode, nextConnection, run, types: { leases }, watch } = apiOf(cluster)
 
     const respond = (
       verb: LeaseVerb,
@@ -119,12 +120,9 @@ export const layerMemory = (
   options?: MemoryCluster.Options
 ): Layer.Layer<LeaseStore | MemoryCluster.MemoryCluster> => Layer.provideMerge(layer, MemoryCluster.layer(options))
 
-/**
- * An API server's refusal as a {@link LeaseError}.
- *
- * @internal
- */
-export const toLeaseError = (verb: LeaseVerb, key: LeaseKey, error: ApiError): LeaseError =>
+// --- internal ---------------------------------------------------------------------------------------------------
+
+const toLeaseError = (verb: LeaseVerb, key: LeaseKey, error: ApiError): LeaseError =>
   new LeaseError({ verb, namespace: key.namespace, name: key.name, reason: toReason(error) })
 
 const toReason = ({ code, message }: ApiError): LeaseErrorReason => {

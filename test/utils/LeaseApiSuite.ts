@@ -773,6 +773,25 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
     )
   })
 
+  describe("get", () => {
+    test(
+      "at a version to come waits some seconds, and gives up",
+      Effect.gen(function*() {
+        const { create, path, request } = yield* setup
+        const { metadata } = yield* create()
+        assert.strictEqual((yield* request("GET", `${path}?resourceVersion=${metadata.resourceVersion}`)).status, 200)
+        const { body, headers, status } = yield* request("GET", `${path}?resourceVersion=99999999`)
+        assert.strictEqual(status, 504)
+        assert.strictEqual(headers["retry-after"], "1")
+        assert.match(body.message, /^Timeout: Too large resource version: 99999999, current: \d+$/)
+        assert.deepStrictEqual([body.reason, body.details], ["Timeout", {
+          causes: [{ reason: "ResourceVersionTooLarge", message: "Too large resource version" }],
+          retryAfterSeconds: 1
+        }])
+      })
+    )
+  })
+
   describe("watch", () => {
     const watchPath = (leases: string, name: string, query: string) =>
       `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&${query}`
@@ -846,6 +865,25 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
           reason: "Expired",
           code: 410
         })
+      })
+    )
+
+    test(
+      "from a version to come is silent up to there",
+      Effect.gen(function*() {
+        const { create, leases, name, path, request, watch } = yield* setup
+        const { metadata } = yield* create()
+        const since = BigInt(metadata.resourceVersion) + 3n
+        const lines = yield* watch(watchPath(leases, name, `resourceVersion=${since}`))
+        assert.strictEqual(lines.status, 200)
+        const written: Array<object> = []
+        while (written.length < 2) {
+          const { body } = yield* request("PATCH", path, { spec: { holderIdentity: `${names}-${Math.random()}` } })
+          if (BigInt(body.metadata.resourceVersion) > since) written.push(body)
+        }
+        for (const object of written) {
+          assert.deepStrictEqual(yield* lines.next, { type: "MODIFIED", object })
+        }
       })
     )
 
@@ -966,6 +1004,11 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
         assert.deepStrictEqual([mine.status, theirs.status], [201, 201])
         assert.deepStrictEqual([mine.body.status.allowed, theirs.body.status.allowed], [true, false])
         assert.deepInclude(mine.body.spec.resourceAttributes, { verb: "patch", name })
+        const self = yield* request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {
+          apiVersion: "authentication.k8s.io/v1",
+          kind: "SelfSubjectReview"
+        }, { token: stranger.token })
+        assert.deepStrictEqual([self.status, self.body.status.userInfo.username], [201, stranger.user])
       })
     )
   })
