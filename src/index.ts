@@ -13,6 +13,9 @@ export * as KubernetesError from "./KubernetesError.ts"
 /** Leases on the Kubernetes API server. */
 export * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
 
+/** Kubernetes Events on the Lease. */
+export * as KubernetesEvents from "./KubernetesEvents.ts"
+
 /** The election: `whileLeading`, `whileLeadingForever`, `acquire`, and its layers. */
 export * as LeaderElection from "./LeaderElection.ts"
 
@@ -45,6 +48,9 @@ export * as LeaseRecord from "./LeaseRecord.ts"
 
 /** The seam between the election and where Leases are kept. */
 export * as LeaseStore from "./LeaseStore.ts"
+
+/** A label on the leader's Pod, for a Service that routes to the leader. */
+export * as PodLabel from "./PodLabel.ts"
 
 /** Metrics to a StatsD or DogStatsD server. */
 export * as StatsD from "./StatsD.ts"
