@@ -167,11 +167,11 @@ export class KubernetesClient extends Context.Service<KubernetesClient, {
  */
 export interface TimeLimits {
   /**
-   * How long a request may take, from reading the credentials to the last byte of the response. By default 10 seconds:
-   * the election has shorter limits of its own.
+   * How long a request may take, from reading the credentials to the last byte of the response. By default 30 seconds:
+   * a last resort, since the election has limits of its own, which its user can set.
    */
   readonly requestTimeout?: Duration.Input | undefined
-  /** How long it may take until a connection is there, TLS included. By default 5 seconds. */
+  /** How long it may take until a connection is there, TLS included. By default 10 seconds. */
   readonly connectTimeout?: Duration.Input | undefined
 }
 
@@ -190,8 +190,8 @@ const make = Effect.fnUntraced(function*(
   limits: TimeLimits | undefined
 ) {
   const server = target.server.replace(/\/+$/, "")
-  const requestTimeout = Duration.fromInputUnsafe(limits?.requestTimeout ?? "10 seconds")
-  const connectTimeout = Duration.fromInputUnsafe(limits?.connectTimeout ?? "5 seconds")
+  const requestTimeout = Duration.fromInputUnsafe(limits?.requestTimeout ?? "30 seconds")
+  const connectTimeout = Duration.fromInputUnsafe(limits?.connectTimeout ?? "10 seconds")
   let pool: Transport.Pool | undefined
   yield* Effect.addFinalizer(() => Effect.sync(() => pool?.destroy()))
 
@@ -478,7 +478,8 @@ export const layerInCluster = (
  * kubectl), or `~/.kube/config`; `context` is by default the kubeconfig's own.
  * Needs the package `@kubernetes/client-node`, which is loaded here and nowhere
  * else: it knows client certificates, tokens, exec plugins and OIDC. Tokens of
- * exec plugins are renewed before they expire. Not supported: `proxy-url`.
+ * exec plugins are renewed before they expire. Not supported: `proxy-url`, and
+ * proxies that `HTTPS_PROXY` names.
  *
  * Plain `http` is accepted, but credentials are sent over it to the loopback
  * address only.

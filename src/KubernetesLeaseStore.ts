@@ -57,6 +57,9 @@ import { type LeaseChange, type LeaseResponse, LeaseStore } from "./LeaseStore.t
  */
 const silence = Duration.seconds(90)
 
+/** How long a watch may take to open. The API server sends the response's head at once. */
+const opening = Duration.seconds(10)
+
 const collection = (key: LeaseKey): string =>
   `/apis/coordination.k8s.io/v1/namespaces/${encodeURIComponent(key.namespace)}/leases`
 
@@ -197,6 +200,7 @@ const watch = (
           timeoutSeconds: `${timeoutSeconds}`,
           resourceVersion: since?.toString()
         },
+        timeout: opening,
         silence
       })
       return Stream.concat(
@@ -407,7 +411,7 @@ const forbidden = (
     message: message.includes(` cannot ${verb} resource "leases"`)
       ? `${text}\n${
         missingRule(key, `["${verb}"]`, {
-          named: verb !== "create",
+          named: verb !== "create" && key.name !== "",
           note: verb === "create" ? " # must not be limited by resourceNames" : ""
         })
       }`

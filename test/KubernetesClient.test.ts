@@ -469,7 +469,7 @@ describe("connections", () => {
       yield* Effect.all([together, together], { concurrency: 2 })
       const fiber = yield* Effect.forkChild(Effect.flip(client.request({ method: "POST", path: "/hang" })))
       yield* server.arrival(3)
-      yield* TestClock.adjust("10 seconds")
+      yield* TestClock.adjust("30 seconds")
       yield* Fiber.join(fiber)
       yield* client.request({ method: "POST", path: "/fresh" })
       assert.deepStrictEqual(server.received.map(({ connection, url }) => `${url} ${connection > 2}`).slice(2), [

@@ -464,7 +464,7 @@ describe("errors", () => {
       const store = yield* connect(server)
       const fiber = yield* Effect.forkChild(reasonOf(store.patch(key, 1n, write)))
       yield* server.arrival(1)
-      yield* TestClock.adjust("10 seconds")
+      yield* TestClock.adjust("30 seconds")
       const reason = yield* Fiber.join(fiber)
       assert(reason._tag === "LeaseUnavailable")
       assert.isTrue(reason.outcomeUnknown)
@@ -649,6 +649,18 @@ describe("changes", () => {
       assert(reason._tag === "LeaseUnavailable")
       assert.strictEqual(reason.message, "not a byte from the API server for 90s")
       yield* watch.server.closed(1)
+    }))
+
+  it.effect("fails where the watch does not open for 10 seconds", () =>
+    Effect.gen(function*() {
+      const server = yield* serve(() => {})
+      const { fiber } = yield* follow(yield* connect(server), 1n)
+      yield* server.arrival(1)
+      yield* TestClock.adjust("10 seconds")
+      const reason = yield* reasonOf(Fiber.join(fiber))
+      assert(reason._tag === "LeaseUnavailable")
+      assert.strictEqual(reason.message, `no answer from ${server.url} within 10s`)
+      yield* server.closed(1)
     }))
 
   it.live("closes the connection when it is interrupted, or has been read far enough", () =>
