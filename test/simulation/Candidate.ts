@@ -21,13 +21,10 @@ import type { LeaseError } from "../../src/LeaseError.ts"
 import type { LeaseKey, LeaseWrite } from "../../src/LeaseRecord.ts"
 import { type LeaseChange, type LeaseResponse, LeaseStore } from "../../src/LeaseStore.ts"
 import { SuspendWitness } from "../../src/SuspendWitness.ts"
-import { type Fault, LeaseFaults, MemoryLeaseStore } from "../../src/testing/index.ts"
+import { LeaseFaults, MemoryLeaseStore } from "../../src/testing/index.ts"
 import type * as Monitor from "./Monitor.ts"
 import type { Simulation } from "./Simulation.ts"
 import { makeContext, milli, Process, second } from "./World.ts"
-
-/** What each request of a connection meets. */
-export type Weather = (request: LeaseFaults.Request) => Fault.Fault
 
 /** How long the programs of a run take to end, and what they do. */
 export interface ProgramOptions {
@@ -47,20 +44,25 @@ export interface CandidateOptions {
   /** Whether its Lease names its Pod as owner. */
   readonly owned: boolean
   readonly program: ProgramOptions
-  readonly weather: Weather
+}
+
+/** One process of a candidate, with its connection. */
+export interface Incarnation {
+  readonly candidate: Candidate
+  readonly process: Process
+  readonly identity: string
+  readonly faults: LeaseFaults.LeaseFaults["Service"]
+  main: Fiber.Fiber<unknown, unknown> | undefined
+  /** It has been asked to end. */
+  terminating: boolean
 }
 
 export class Candidate {
   readonly simulation: Simulation
   readonly options: CandidateOptions
-  process: Process | undefined
-  faults: LeaseFaults.LeaseFaults["Service"] | undefined
+  /** The newest process; earlier ones may still run where their Pod was deleted by force. */
+  current: Incarnation | undefined
   podUid = ""
-  identity = ""
-  /** Set while the Pod is to be kept from starting again. */
-  stopped = false
-  private main: Fiber.Fiber<unknown, unknown> | undefined
-  private scope: Scope.Closeable | undefined
   private starts = 0
 
   constructor(simulation: Simulation, options: CandidateOptions) {
@@ -77,21 +79,35 @@ export class Candidate {
   }
 
   get alive(): boolean {
-    return this.process?.alive === true
+    return this.current?.process.alive === true
   }
 
-  /** Starts the process: in a new Pod, or again in the one that it had. */
-  start(pod: "new" | "same"): void {
-    if (this.alive || this.stopped) {
+  /** Starts the process: in a Pod of its own, or again in the one that there is. */
+  start(): void {
+    if (this.alive) {
       return
     }
-    const { world, cluster } = this.simulation
-    const existing = world.sync(cluster.pod(this.podKey))
-    if (pod === "new" || existing === undefined || existing.uid !== this.podUid) {
-      const created = existing ?? world.sync(Effect.orDie(cluster.createPod(this.podKey)))
-      this.podUid = created.uid
-    }
-    this.identity = `${this.podKey.name}_${this.podUid.slice(-4)}`
+    const { cluster, world } = this.simulation
+    const pod = world.sync(cluster.pod(this.podKey)) ?? world.sync(Effect.orDie(cluster.createPod(this.podKey)))
+    this.podUid = pod.uid
+    this.current = this.launch()
+  }
+
+  /** Starts a process beside the one that runs, in the same Pod and under the same identity. */
+  duplicate(): Incarnation {
+    return this.launch()
+  }
+
+  /** Its Pod is gone, and whatever runs there runs on: the next `start` is that of another Pod. */
+  abandon(): Incarnation | undefined {
+    const { current } = this
+    this.current = undefined
+    return current
+  }
+
+  private launch(): Incarnation {
+    const { cluster, monitor, weather, world } = this.simulation
+    const identity = `${this.podKey.name}_${this.podUid.slice(-4)}`
     this.starts++
     const process = new Process(world, {
       name: `${this.name}${this.starts}`,
@@ -99,34 +115,40 @@ export class Candidate {
       wallOffset: this.options.wallOffset,
       lateness: () => world.dice.chance(0.05) ? -world.dice.between(0, 0.9) * milli : world.dice.scale(0.01, 4) * milli
     })
-    this.process = process
-    world.note(process.name, () => `starts as ${this.identity}`)
-    const scope = world.sync(Scope.make())
-    this.scope = scope
+    world.note(process.name, () => `starts as ${identity}`)
     const store = world.sync(MemoryLeaseStore.make(cluster, { name: process.name }))
     const faults = world.sync(
-      Effect.provideService(LeaseFaults.make(this.simulation.monitor.spy(this, process, store)), Scope.Scope, scope)
+      Effect.provideService(
+        LeaseFaults.make(monitor.spy(identity, process, store)),
+        Scope.Scope,
+        world.sync(Scope.make())
+      )
     )
-    world.sync(faults.decide(this.options.weather))
-    this.faults = faults
-    this.simulation.onConnection(this)
+    const incarnation: Incarnation = {
+      candidate: this,
+      process,
+      identity,
+      faults,
+      main: undefined,
+      terminating: false
+    }
+    weather.connect(incarnation)
     const settings: Settings = {
       ...this.options.settings,
-      identity: this.identity,
+      identity,
       pod: this.options.owned ? { name: this.podKey.name, uid: this.podUid } : undefined,
       watch: this.options.watch
     }
     const context = contextOf(process, this.options.witness).pipe(
       Context.add(LeaderElectionConfig, settings),
-      Context.add(LeaseStore, bridge(this.simulation, this, process, faults.store)),
+      Context.add(LeaseStore, bridge(this.simulation, incarnation, faults.store)),
       Context.add(LeaderElection.ProcessElections, new Set<string>())
     )
-    const identity = this.identity
     const main = Effect.scoped(Effect.gen({ self: this }, function*() {
       const election = yield* LeaderElection.make
       while (true) {
         yield* Effect.provideService(
-          LeaderElection.whileLeadingForever(this.program(process, identity)),
+          LeaderElection.whileLeadingForever(this.program(incarnation)),
           LeaderElection.LeaderElection,
           election
         )
@@ -134,28 +156,30 @@ export class Candidate {
       }
     }))
     const fiber = Effect.runForkWith(context)(main)
-    this.main = fiber
+    incarnation.main = fiber
     fiber.addObserver((exit) => {
       if (process.alive) {
         world.note(
           process.name,
           () => `ends: ${Exit.isSuccess(exit) ? "done" : Cause.pretty(exit.cause).split("\n")[0]}`
         )
-        this.end(process)
+        this.kill(incarnation)
         if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
-          this.simulation.onFailure(this, exit.cause)
+          this.simulation.onFailure(incarnation)
         }
       }
     })
+    return incarnation
   }
 
-  private program(process: Process, identity: string): Effect.Effect<void, never, Leadership> {
+  private program(incarnation: Incarnation): Effect.Effect<void, never, Leadership> {
     const { monitor } = this.simulation
+    const { process } = incarnation
     const { ending, lifetime } = this.options.program
     const { dice } = process
     return Effect.gen({ self: this }, function*() {
       const leadership = yield* Leadership
-      const term = monitor.begin(this, process, identity, leadership)
+      const term = monitor.begin(incarnation, leadership)
       const end = process.monotonic() + lifetime()
       // What the interruption has to wait for, and then the finalizer: together within `ending`.
       const busy = dice.chance(0.3) ? dice.between(0, ending * 0.5) : 0
@@ -173,10 +197,11 @@ export class Candidate {
   }
 
   private work(process: Process, term: Monitor.ObservedTerm, end: number, busy: number) {
-    const { monitor } = this.simulation
+    const { simulation } = this
+    const { monitor } = simulation
     const { dice } = process
     return Effect.gen(function*() {
-      while (process.monotonic() < end) {
+      while (process.monotonic() < end || simulation.isCalm) {
         yield* Effect.sleep(Math.ceil(dice.scale(20, 2500)))
         const roll = dice.next()
         if (roll < 0.5) {
@@ -200,36 +225,30 @@ export class Candidate {
   }
 
   /** SIGTERM, and SIGKILL after 30 s. */
-  terminate(): void {
-    const { main, process } = this
-    if (process === undefined || main === undefined || !process.alive) {
+  terminate(incarnation: Incarnation): void {
+    const { main, process } = incarnation
+    if (main === undefined || !process.alive) {
       return
     }
     this.simulation.world.note(process.name, () => "is asked to end")
+    incarnation.terminating = true
     process.deliver(() => main.interruptUnsafe())
-    this.simulation.world.after(30 * second, () => this.end(process))
+    this.simulation.world.after(30 * second, () => this.kill(incarnation))
   }
 
   /** SIGKILL: its fibers get no time, no answers and no finalizers any more. */
-  kill(): void {
-    if (this.process !== undefined) {
-      this.end(this.process)
-    }
-  }
-
-  private end(process: Process): void {
+  kill(incarnation: Incarnation): void {
+    const { faults, process } = incarnation
     if (!process.alive) {
       return
     }
-    const { world } = this.simulation
+    const { monitor, world } = this.simulation
     world.note(process.name, () => "is dead")
     process.kill()
-    this.simulation.monitor.onDead(process)
-    if (this.process === process && this.faults !== undefined && this.scope !== undefined) {
-      // Its connections close; what was sent may still be on its way.
-      world.sync(this.faults.endWatches)
-    }
-    this.simulation.onDead(this)
+    monitor.onDead(process)
+    this.simulation.weather.disconnect(incarnation)
+    // Its connections close; what was sent may still be on its way.
+    world.sync(faults.endWatches)
   }
 }
 
@@ -269,10 +288,10 @@ const describeExit = (exit: Exit.Exit<LeaseResponse, LeaseError>): string =>
 /** The process's side of its connection: requests leave it at once, answers and events wait while it is stalled. */
 const bridge = (
   simulation: Simulation,
-  candidate: Candidate,
-  process: Process,
+  incarnation: Incarnation,
   store: LeaseStore["Service"]
 ): LeaseStore["Service"] => {
+  const { process } = incarnation
   const { monitor, world } = simulation
   const call = (
     describe: () => string,
@@ -305,11 +324,11 @@ const bridge = (
     server: store.server,
     get: (key) => call(() => "get", store.get(key)),
     create: (key, write) => {
-      monitor.onWrite(candidate, process, undefined, write)
+      monitor.onWrite(incarnation, undefined, write)
       return call(() => "create", store.create(key, write))
     },
     patch: (key, resourceVersion, write) => {
-      monitor.onWrite(candidate, process, resourceVersion, write)
+      monitor.onWrite(incarnation, resourceVersion, write)
       return call(() => `${describeWrite(write)} @v${resourceVersion}`, store.patch(key, resourceVersion, write))
     },
     changes: (key, since) =>

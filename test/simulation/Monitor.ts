@@ -8,13 +8,13 @@ import * as Effect from "effect/Effect"
 import type { Leadership } from "../../src/Leadership.ts"
 import type { LeaseRecord, LeaseWrite } from "../../src/LeaseRecord.ts"
 import { LeaseStore } from "../../src/LeaseStore.ts"
-import type { Candidate } from "./Candidate.ts"
+import type { Incarnation } from "./Candidate.ts"
 import type { Simulation } from "./Simulation.ts"
 import { format, milli, type Process, second, Violation } from "./World.ts"
 
 /** A term, as its program and the world see it. */
 export interface ObservedTerm {
-  readonly candidate: Candidate
+  readonly incarnation: Incarnation
   readonly process: Process
   readonly identity: string
   readonly leadership: Leadership["Service"]
@@ -112,14 +112,10 @@ export class Monitor {
 
   // --- programs -------------------------------------------------------------------------------------------------
 
-  begin(
-    candidate: Candidate,
-    process: Process,
-    identity: string,
-    leadership: Leadership["Service"]
-  ): ObservedTerm {
+  begin(incarnation: Incarnation, leadership: Leadership["Service"]): ObservedTerm {
+    const { identity, process } = incarnation
     const term: ObservedTerm = {
-      candidate,
+      incarnation,
       process,
       identity,
       leadership,
@@ -190,6 +186,9 @@ export class Monitor {
   closing(term: ObservedTerm, interrupted: boolean): void {
     term.program = "closing"
     this.world.note(term.process.name, () => "program is closing")
+    if (interrupted && !term.incarnation.terminating) {
+      this.lost++
+    }
     if (interrupted && this.isValid(term)) {
       this.fail("leadership ends before its finalizers run", describe(term))
     }
@@ -233,7 +232,8 @@ export class Monitor {
   }
 
   /** A write leaves its process. */
-  onWrite(candidate: Candidate, process: Process, resourceVersion: bigint | undefined, write: LeaseWrite): void {
+  onWrite(incarnation: Incarnation, resourceVersion: bigint | undefined, write: LeaseWrite): void {
+    const { identity, process } = incarnation
     if (resourceVersion !== undefined) {
       const decidedOn = this.known.get(process)?.get(resourceVersion)
       if (decidedOn === undefined) {
@@ -253,14 +253,13 @@ export class Monitor {
           this.fail("leadership ends before the release", describe(term))
         }
       }
-    } else if (write.holderIdentity !== candidate.identity && candidate.process === process) {
+    } else if (write.holderIdentity !== identity) {
       this.fail("a candidate writes its own name", `${process.name} wrote ${write.holderIdentity}`)
     }
   }
 
   /** The server's side of a connection: what is committed, and by whom. */
-  spy(candidate: Candidate, process: Process, store: LeaseStore["Service"]): LeaseStore["Service"] {
-    const { identity } = candidate
+  spy(identity: string, process: Process, store: LeaseStore["Service"]): LeaseStore["Service"] {
     const { rate } = process.options
     return LeaseStore.of({
       ...store,
@@ -309,16 +308,21 @@ export class Monitor {
   }
 
   private commit(name: string, identity: string, lease: LeaseRecord): void {
+    if (lease.uid === this.record?.uid && lease.resourceVersion === this.record.resourceVersion) {
+      // A write that changes nothing is no sign of life.
+      return
+    }
     this.world.note("server", () => `v${lease.resourceVersion} by ${name}: held by "${lease.holderIdentity}"`)
     this.changedAt = this.world.now
     if (lease.holderIdentity === identity || lease.uid !== this.record?.uid) {
       this.holderWroteAt = this.world.now
     }
     this.record = lease
+    this.simulation.collect()
   }
 
   /** Somebody else may have changed the Lease. */
-  onForeign(lease: LeaseRecord | undefined, byHolder: boolean): void {
+  onForeign(lease: LeaseRecord | undefined): void {
     if (lease?.resourceVersion === this.record?.resourceVersion && lease?.uid === this.record?.uid) {
       return
     }
@@ -327,7 +331,7 @@ export class Monitor {
       () => lease === undefined ? "no Lease" : `v${lease.resourceVersion} by others: held by "${lease.holderIdentity}"`
     )
     this.changedAt = this.world.now
-    if (byHolder || lease?.holderIdentity !== this.record?.holderIdentity || lease?.uid !== this.record?.uid) {
+    if (lease?.holderIdentity !== this.record?.holderIdentity || lease?.uid !== this.record?.uid) {
       this.holderWroteAt = this.world.now
     }
     this.record = lease

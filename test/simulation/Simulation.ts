@@ -1,14 +1,13 @@
 /**
  * One run: a cluster, its candidates, a storm of faults, and the calm after it. Everything is drawn from the seed.
  */
-import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import * as LeaderElectionConfig from "../../src/LeaderElectionConfig.ts"
 import type { LeaseKey } from "../../src/LeaseRecord.ts"
 import { MemoryCluster } from "../../src/testing/index.ts"
-import { Candidate } from "./Candidate.ts"
+import { Candidate, type Incarnation } from "./Candidate.ts"
 import { Monitor } from "./Monitor.ts"
 import * as Dice from "./random.ts"
 import * as Storm from "./storm.ts"
@@ -100,12 +99,11 @@ export class Simulation {
         owned: dice.chance(0.8),
         program: {
           ending: this.timing.ending,
-          lifetime: () => dice.chance(0.8) || this.isCalm ? Infinity : dice.scale(0.1, 60) * second
-        },
-        weather: (request) => this.weather.decide(candidate, request)
+          lifetime: () => dice.chance(0.8) ? Infinity : dice.scale(0.1, 60) * second
+        }
       })
       this.candidates.push(candidate)
-      this.world.at(dice.between(0, dice.chance(0.5) ? 0.1 : 40) * second, () => candidate.start("new"))
+      this.world.at(dice.between(0, dice.chance(0.5) ? 0.1 : 40) * second, () => candidate.start())
     }
     Storm.plan(this)
   }
@@ -121,9 +119,9 @@ export class Simulation {
   }
 
   /** Does something to the cluster that is nobody's request. */
-  foreign<A, E>(effect: Effect.Effect<A, E>, byHolder = false): A | undefined {
+  foreign<A, E>(effect: Effect.Effect<A, E>): A | undefined {
     const done = this.world.sync(Effect.match(effect, { onFailure: () => undefined, onSuccess: (value) => value }))
-    this.monitor.onForeign(this.world.sync(this.cluster.lease(key)), byHolder)
+    this.monitor.onForeign(this.world.sync(this.cluster.lease(key)))
     this.collect()
     return done
   }
@@ -153,18 +151,11 @@ export class Simulation {
     })
   }
 
-  onConnection(_candidate: Candidate): void {}
-
-  onDead(candidate: Candidate): void {
-    void candidate
-  }
-
   /** The main fiber of a candidate has failed: its container is started again, as the kubelet does. */
-  onFailure(candidate: Candidate, cause: Cause.Cause<unknown>): void {
-    this.world.note(candidate.name, () => Cause.pretty(cause).split("\n")[0]!)
+  onFailure({ candidate }: Incarnation): void {
     const delay = this.dice.scale(0.5, 10) * second
     this.fault("restart", delay)
-    this.world.after(delay, () => candidate.start("same"))
+    this.world.after(delay, () => candidate.start())
   }
 
   onLeader(): void {
@@ -196,9 +187,9 @@ export class Simulation {
       if (this.monitor.leader() === undefined) {
         throw new Violation("somebody leads after the last fault", `nobody after ${format(bound)} s of calm`)
       }
-      const terms = this.monitor.begun
+      const { lost } = this.monitor
       this.world.run(calm + bound + 4 * leaseDuration)
-      if (this.monitor.begun !== terms || this.monitor.leader() === undefined) {
+      if (this.monitor.lost !== lost || this.monitor.leader() === undefined) {
         throw new Violation("a healthy leader is not lost", "the leader changed although nothing happened")
       }
     } catch (error) {
@@ -225,5 +216,14 @@ export class Simulation {
 
 const nanos = (duration: Duration.Duration): number => Number(Duration.toNanosUnsafe(duration))
 
-export const simulate = (seed: number, options: { readonly trace?: boolean } = {}): Outcome =>
-  new Simulation(seed, options.trace === true).run()
+/** Runs one seed. */
+export const simulate = (seed: number, options: { readonly trace?: boolean } = {}): Outcome => {
+  // Most of the time would go into the stacks of errors that are nothing but answers.
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return new Simulation(seed, options.trace === true).run()
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
+  }
+}

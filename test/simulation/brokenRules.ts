@@ -1,0 +1,383 @@
+/**
+ * Rules of the election broken on purpose, to see that the simulation can fail. Each is a change of the text of a
+ * source file as it is loaded, and of nothing else: the library has no option for it. A change that no longer fits its
+ * file is an error.
+ */
+import { readFileSync } from "node:fs"
+import { registerHooks } from "node:module"
+import { fileURLToPath } from "node:url"
+
+export interface Edit {
+  /** Below `src`. */
+  readonly file: string
+  readonly find: string
+  readonly replace: string
+}
+
+export interface BrokenRule {
+  readonly name: string
+  /** Who had it, or may have. */
+  readonly seenIn: string
+  /** It has to be found within so many seeds. */
+  readonly within: number
+  readonly edits: ReadonlyArray<Edit>
+}
+
+const edit = (file: string, find: string, replace: string): Edit => ({ file, find, replace })
+
+export const brokenRules: ReadonlyArray<BrokenRule> = [
+  {
+    name: "deadline counted from the answer",
+    seenIn: "client-go and most others",
+    within: 100,
+    edits: [
+      edit(
+        "internal/tenure.ts",
+        "    succeed(tenure, start)\n    tenure.conflicts = 0",
+        "    succeed(tenure, made.end)\n    tenure.conflicts = 0"
+      )
+    ]
+  },
+  {
+    name: "deadline looked at only between requests",
+    seenIn: "fabric8, the Python client",
+    within: 100,
+    edits: [
+      edit(
+        "internal/tenure.ts",
+        "    if (left === 0n) {\n      return lose(tenure, \"RenewDeadlineExceeded\")\n    }",
+        "    if (left === 0n && (tenure as any).sending !== true) {\n      return lose(tenure, \"RenewDeadlineExceeded\")\n    }\n    if (left === 0n) {\n      yield* Effect.sleep(1)\n      continue\n    }"
+      ),
+      edit(
+        "internal/tenure.ts",
+        "  tenure.pending.set(renewTime, start)\n",
+        "  tenure.pending.set(renewTime, start)\n  ;(tenure as any).sending = true\n"
+      ),
+      edit(
+        "internal/tenure.ts",
+        "  yield* observer.learn(made)\n",
+        "  ;(tenure as any).sending = false\n  yield* observer.learn(made)\n"
+      )
+    ]
+  },
+  {
+    name: "expiry by renewTime and the wall clock",
+    seenIn: "the Ruby gem, fabric8, the Rust and Node libraries",
+    within: 100,
+    edits: [
+      edit(
+        "internal/campaign.ts",
+        "const decision = decide(observer.observation(), this.author, now)",
+        "const wall = yield* environment.wallClock\n" +
+          "      const seen = observer.observation()\n" +
+          "      const decision = decide(typeof seen.lease === \"string\" || seen.lease.renewTime === undefined ? seen : " +
+          "{ ...seen, signOfLifeAt: now - (wall - seen.lease.renewTime) * 1000n }, this.author, now)"
+      )
+    ]
+  },
+  {
+    name: "any edit counts as a sign of life",
+    seenIn: "client-go (it compares the whole record)",
+    within: 500,
+    edits: [
+      edit(
+        "internal/observation.ts",
+        "  before.uid !== after.uid ||\n",
+        "  before.resourceVersion !== after.resourceVersion ||\n"
+      )
+    ]
+  },
+  {
+    name: "a newer record of ours counts as a successful renewal",
+    seenIn: "the first design of this library",
+    within: 500,
+    edits: [
+      edit(
+        "internal/tenure.ts",
+        "  if (start !== undefined) {\n    succeed(tenure, start)\n  }\n  if (tenure.term",
+        "  succeed(tenure, start ?? {\n" +
+          "    monotonic: observation.heardAt,\n" +
+          "    witness: tenure.validFrom.witness + observation.heardAt - tenure.validFrom.monotonic\n" +
+          "  })\n  if (tenure.term"
+      )
+    ]
+  },
+  {
+    name: "a late 404 is believed",
+    seenIn: "the first design of this library",
+    within: 1000,
+    edits: [
+      edit(
+        "internal/observation.ts",
+        "  if (begun === observation.revision) {\n    return lease === \"absent\"",
+        "  if (begun === observation.revision || lease === \"absent\") {\n    return lease === \"absent\""
+      )
+    ]
+  },
+  {
+    name: "own duration instead of the holder's",
+    seenIn: "the Java client, the Ruby gem, zio-k8s",
+    within: 200,
+    edits: [
+      edit(
+        "internal/decision.ts",
+        "(lease.leaseDurationSeconds === undefined ? leaseDuration",
+        "(lease.leaseDurationSeconds !== 1 ? leaseDuration"
+      )
+    ]
+  },
+  {
+    name: "unguarded patch",
+    seenIn: "kube-leader-election (Rust), the Ruby gem",
+    within: 200,
+    edits: [
+      edit(
+        "LeaseRecord.ts",
+        "metadata: { resourceVersion: resourceVersion.toString(), ...encodeMetadata(write) }",
+        "metadata: { ...encodeMetadata(write) }"
+      )
+    ]
+  },
+  {
+    name: "identity by the Pod's name alone",
+    seenIn: "the Ruby gem, operator-lib",
+    within: 500,
+    edits: [
+      edit(
+        "internal/decision.ts",
+        "  const own = lease.holderIdentity === self.identity\n",
+        "  const own = lease.holderIdentity.split(\"_\")[0] === self.identity.split(\"_\")[0]\n"
+      )
+    ]
+  },
+  {
+    name: "the Lease is created again inside a term",
+    seenIn: "client-go, the Java client",
+    within: 200,
+    edits: [
+      edit(
+        "internal/tenure.ts",
+        "  if (loss !== undefined) {\n    tenure.gone ??= loss",
+        "  if (loss === \"LeaseDeleted\" && observation.lease === \"absent\") {\n    return\n  }\n" +
+          "  if (loss !== undefined) {\n    tenure.gone ??= loss"
+      ),
+      edit(
+        "internal/tenure.ts",
+        "  yield* observer.learn(made)\n  if (Result.isSuccess(made.result)) {\n    succeed",
+        "  yield* observer.learn(made)\n" +
+          "  if (Result.isFailure(made.result) && made.result.failure.reason._tag === \"LeaseNotFound\") {\n" +
+          "    const again = yield* observer.attempt(\"create\", start, environment.store.create(environment.key, Writes.create(tenure.author, renewTime)))\n" +
+          "    yield* observer.learn(again)\n" +
+          "    if (Result.isSuccess(again.result)) {\n" +
+          "      (tenure as any).uid = again.result.success.lease.uid\n" +
+          "      tenure.lease = again.result.success.lease\n" +
+          "      succeed(tenure, start)\n" +
+          "      return { made: again, left, committed: tenure.lease }\n" +
+          "    }\n" +
+          "  }\n" +
+          "  if (Result.isSuccess(made.result)) {\n    succeed"
+      )
+    ]
+  },
+  {
+    name: "a young Lease leads at once",
+    seenIn: "every other elector",
+    within: 500,
+    edits: [
+      edit("internal/observation.ts", "  return served < seen ? served : seen\n", "  return served < seen ? 0n : 0n\n")
+    ]
+  },
+  {
+    name: "the age is carried over to another uid",
+    seenIn: "a design that was given up",
+    within: 1000,
+    edits: [
+      edit(
+        "internal/observation.ts",
+        "      firstSeenAt: now,\n      createdBefore: undefined",
+        "      firstSeenAt: observation.firstSeenAt === 0n ? now : observation.firstSeenAt,\n" +
+          "      createdBefore: observation.createdBefore"
+      )
+    ]
+  },
+  {
+    name: "the term on a young Lease begins without a guarded write",
+    seenIn: "a design that was given up",
+    within: 1000,
+    edits: [
+      edit(
+        "internal/campaign.ts",
+        "      const beginning = now >= oldEnough()\n",
+        "      const beginning = now >= oldEnough()\n" +
+          "      if (beginning) {\n" +
+          "        tenure.validFrom = yield* environment.moment\n" +
+          "        return yield* begin(campaign, tenure, taken)\n" +
+          "      }\n"
+      )
+    ]
+  },
+  {
+    name: "the server's age is trusted at any value",
+    seenIn: "a design that was given up",
+    within: 500,
+    edits: [
+      edit("internal/observation.ts", "observation.createdBefore + 2n * leaseDuration", "observation.createdBefore")
+    ]
+  },
+  {
+    name: "any Lease without holder is free at once",
+    seenIn: "client-go and every other elector",
+    within: 500,
+    edits: [
+      edit(
+        "internal/decision.ts",
+        "lease.holderIdentity === \"\" && lease.leaseDurationSeconds === releasedDurationSeconds",
+        "lease.holderIdentity === \"\""
+      )
+    ]
+  },
+  {
+    name: "an old write of one's own is adopted",
+    seenIn: "@codedependant, nestjs, the first design of this library",
+    within: 500,
+    edits: [
+      edit(
+        "internal/campaign.ts",
+        "      const write = Writes.take(",
+        "      if (decision.cause === \"resumed\") {\n" +
+          "        return Option.some(Tenure.make({ author: { ...this.author, instance: lease.annotations[\"effect-kubernetes-leader-election/instance\"] ?? this.author.instance }, cause: decision.cause, lease, start }))\n" +
+          "      }\n" +
+          "      const write = Writes.take("
+      )
+    ]
+  },
+  {
+    name: "campaigns while the last program still runs",
+    seenIn: "client-go where Run is called again at once",
+    within: 200,
+    edits: [
+      edit("LeaderElection.ts", "      yield* Fiber.interrupt(fiber)\n", "      fiber.interruptUnsafe()\n"),
+      edit(
+        "LeaderElection.ts",
+        "      const exit = yield* Fiber.await(fiber)\n",
+        "      const exit = fiber.pollUnsafe() ?? Exit.void\n"
+      )
+    ]
+  },
+  {
+    name: "a later instance is resumed by an earlier one",
+    seenIn: "every elector with one identity per Pod",
+    within: 1000,
+    edits: [
+      edit(
+        "internal/instance.ts",
+        "return leftStart === rightStart ? left[2]! < right[2]! : leftStart < rightStart",
+        "return true"
+      )
+    ]
+  },
+  {
+    name: "an earlier instance is not resumed",
+    seenIn: "client-go (a random identity per process)",
+    within: 1000,
+    edits: [
+      edit(
+        "internal/instance.ts",
+        "return leftStart === rightStart ? left[2]! < right[2]! : leftStart < rightStart",
+        "return false"
+      )
+    ]
+  },
+  {
+    name: "releases without reading after a conflict",
+    seenIn: "client-go before 2026",
+    within: 1000,
+    edits: [
+      edit("internal/release.ts", "      read = !isOutcomeUnknown(failure)\n", "      read = false\n")
+    ]
+  },
+  {
+    name: "releases before the program is told",
+    seenIn: "client-go, fabric8, pinniped",
+    within: 100,
+    edits: [
+      edit(
+        "internal/tenure.ts",
+        "      return lose(tenure, \"RenewDeadlineExceeded\")\n    }\n    //",
+        "      yield* environment.store.patch(\n" +
+          "        environment.key,\n" +
+          "        tenure.lease.resourceVersion,\n" +
+          "        Writes.release(tenure.lease, (tenure.lease.renewTime ?? 0n) + 1n, { owner: false })\n" +
+          "      ).pipe(Effect.timeoutOption(environment.settings.requestTimeout), Effect.exit)\n" +
+          "      return lose(tenure, \"RenewDeadlineExceeded\")\n    }\n    //"
+      )
+    ]
+  },
+  {
+    name: "a renewal may write the same renewTime twice",
+    seenIn: "whoever writes the wall clock as it is",
+    within: 500,
+    edits: [
+      edit(
+        "internal/writes.ts",
+        "wallClock > lastWritten ? wallClock : lastWritten + 1n\n  return unique === stored ? unique + 1n : unique",
+        "wallClock > lastWritten ? wallClock : lastWritten\n  return stored === undefined ? unique : unique"
+      )
+    ]
+  },
+  {
+    name: "validity as a stored boolean",
+    seenIn: "every other elector",
+    within: 200,
+    edits: [
+      edit(
+        "internal/tenure.ts",
+        "    : remaining(tenure.validFrom, now, renewDeadline)\n",
+        "    : now.monotonic >= 0n ? renewDeadline : 0n\n"
+      )
+    ]
+  },
+  {
+    name: "takeover waits for a watch event only",
+    seenIn: "@codedependant, nestjs",
+    within: 100,
+    edits: [
+      edit(
+        "internal/campaign.ts",
+        "        yield* waitUntil(environment, due < until ? due : until, observer.heard)\n",
+        "        yield* watching ? observer.heard.await : waitUntil(environment, due < until ? due : until, observer.heard)\n"
+      )
+    ]
+  }
+]
+
+const src = fileURLToPath(new URL("../../src/", import.meta.url))
+
+/** The text of a file with a rule broken in it. Fails where a change no longer fits. */
+export const apply = (rule: BrokenRule, file: string, source: string): string => {
+  for (const { file: edited, find, replace } of rule.edits) {
+    if (edited === file) {
+      const parts = source.split(find)
+      if (parts.length !== 2) {
+        throw new Error(`"${rule.name}" no longer fits src/${file}: found ${parts.length - 1} times: ${find}`)
+      }
+      source = parts.join(replace)
+    }
+  }
+  return source
+}
+
+/** Breaks a rule in everything that is loaded from now on. Fails at once where it no longer fits. */
+export const breakRule = (rule: BrokenRule): void => {
+  const broken = new Map<string, string>()
+  for (const { file } of rule.edits) {
+    const path = `${src}${file}`
+    broken.set(path, apply(rule, file, readFileSync(path, "utf8")))
+  }
+  registerHooks({
+    load: (url, context, next) => {
+      const source = url.startsWith("file:") ? broken.get(fileURLToPath(url)) : undefined
+      return source === undefined ? next(url, context) : { format: "module-typescript", source, shortCircuit: true }
+    }
+  })
+}

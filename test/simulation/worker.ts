@@ -1,0 +1,51 @@
+/**
+ * Runs seeds in a thread of its own, with a rule broken where it is told to: the sources are loaded after that.
+ */
+import { parentPort, workerData } from "node:worker_threads"
+import { breakRule, brokenRules } from "./brokenRules.ts"
+
+/** What a thread is asked to do. */
+export interface Job {
+  readonly from: number
+  readonly to: number
+  /** Every so many seeds, so that several threads share a range. */
+  readonly step: number
+  readonly rule: string | undefined
+  /** Whether to stop at the first violation. */
+  readonly stop: boolean
+}
+
+/** What a thread tells of each seed. */
+export interface Report {
+  readonly seed: number
+  readonly invariant: string | undefined
+  readonly message: string | undefined
+  readonly duration: number
+  readonly terms: number
+  readonly programSteps: number
+  readonly requests: number
+  readonly steps: number
+  readonly leaderless: number
+  readonly faults: ReadonlyMap<string, number>
+}
+
+const job = workerData as Job
+
+if (job.rule !== undefined) {
+  const rule = brokenRules.find(({ name }) => name === job.rule)
+  if (rule === undefined) {
+    throw new Error(`No broken rule "${job.rule}"`)
+  }
+  breakRule(rule)
+}
+
+const { simulate } = await import("./Simulation.ts")
+
+for (let seed = job.from; seed <= job.to; seed += job.step) {
+  const { timeline: _, violation, ...figures } = simulate(seed)
+  const report: Report = { ...figures, invariant: violation?.invariant, message: violation?.message }
+  parentPort?.postMessage(report)
+  if (job.stop && violation !== undefined) {
+    break
+  }
+}
