@@ -29,12 +29,14 @@ import { command as run } from "./run.ts"
 import { command as serve } from "./serve.ts"
 import { command as status } from "./status.ts"
 import { command as stepDown } from "./stepDown.ts"
+import { command as watch } from "./watch.ts"
 
 const subcommands = [
   run,
   serve,
   stepDown,
   status,
+  watch,
   candidate,
   demo
 ] as const

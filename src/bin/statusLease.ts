@@ -13,9 +13,9 @@ import { instanceAnnotation, type LeaseRecord } from "../LeaseRecord.ts"
  * - `coordinated`: of Kubernetes' coordinated leader election (KEP-4355).
  * - `gem`: owned by a Pod that is named as its holder, as the Ruby gem writes it.
  * - `node`, `apiserver`: the sign of life of a node or an API server; no election.
- * - `client-go`: anything else that has been taken once, which is client-go's
- *   form and that of most others.
- * - `unknown`: never held.
+ * - `client-go`: anything else that is held, which is client-go's form and that
+ *   of most others.
+ * - `unknown`: nobody holds it, and it does not show who did.
  */
 export type Kind = "ours" | "coordinated" | "gem" | "node" | "apiserver" | "client-go" | "unknown"
 
@@ -67,9 +67,9 @@ const kindOf = (lease: LeaseRecord): Kind => {
     ? "apiserver"
     : pod !== undefined && pod.name === lease.holderIdentity
     ? "gem"
-    : lease.acquireTime !== undefined || lease.renewTime !== undefined
-    ? "client-go"
-    : "unknown"
+    : lease.holderIdentity === ""
+    ? "unknown"
+    : "client-go"
 }
 
 const seconds = (millis: number): number => Math.round(millis / 100) / 10
@@ -145,7 +145,7 @@ export const toTable = (
           : "-",
         String(status.transitions),
         status.ownerPod?.name ?? "-",
-        status.kind
+        status.kind === "unknown" ? "-" : status.kind
       ]
     })
   ])

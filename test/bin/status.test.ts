@@ -26,7 +26,7 @@ const cases: ReadonlyArray<readonly [name: string, metadata: object, spec: objec
   }],
   ["expired", instance, { ...held, leaseDurationSeconds: 2 }, { state: "expired", leftSeconds: -0.5 }],
   ["released", instance, { ...held, holderIdentity: "", leaseDurationSeconds: 1 }, { state: "released", holder: null }],
-  ["emptied by hand", {}, { ...held, holderIdentity: null }, { state: "free", kind: "client-go", holder: null }],
+  ["emptied by hand", {}, { ...held, holderIdentity: null }, { state: "free", kind: "unknown", holder: null }],
   ["never held", {}, {}, {
     state: "free",
     kind: "unknown",
@@ -106,7 +106,7 @@ describe("status", () => {
         "NAMESPACE   NAME       STATE                 HOLDER   RENEWED   LEFT      TRANSITIONS   POD     KIND",
         "ns          invoices   held                  a        3s        13s       3             pod-a   ours",
         "ns          old        expired               a        3s        2s over   0             -       client-go",
-        "ns          x          free, being deleted   -        -         -         0             -       unknown"
+        "ns          x          free, being deleted   -        -         -         0             -       -"
       ])
     }))
 
