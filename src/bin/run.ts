@@ -46,18 +46,24 @@ interface Signals {
   child: Child.Child | undefined
   /** The first of the ending ones. */
   stop: NodeJS.Signals | undefined
-  /** Done with it where there was no COMMAND to pass it on to. */
+  /** Done with it, whoever it was for. */
+  readonly stopping: Deferred.Deferred<NodeJS.Signals>
+  /** Done with it where there was no COMMAND to pass it on to, or is none any more. */
   readonly stopped: Deferred.Deferred<NodeJS.Signals>
-  /** Called with each that ends a process, when it was passed on. */
-  onEnding: (() => void) | undefined
 }
 
 const listen: Effect.Effect<Signals, never, Scope.Scope> = Effect.gen(function*() {
-  const signals: Signals = { child: undefined, stop: undefined, stopped: Deferred.makeUnsafe(), onEnding: undefined }
+  const signals: Signals = {
+    child: undefined,
+    stop: undefined,
+    stopping: Deferred.makeUnsafe(),
+    stopped: Deferred.makeUnsafe()
+  }
   const onSignal = (signal: NodeJS.Signals) => {
     const isEnding = ending.some((name) => name === signal)
     if (isEnding) {
       signals.stop ??= signal
+      Deferred.doneUnsafe(signals.stopping, Exit.succeed(signal))
     }
     if (signals.child === undefined) {
       if (isEnding) {
@@ -68,9 +74,6 @@ const listen: Effect.Effect<Signals, never, Scope.Scope> = Effect.gen(function*(
         signals.child.signalGroup(signal)
       } else {
         signals.child.signal(signal)
-      }
-      if (isEnding) {
-        signals.onEnding?.()
       }
     }
   }
@@ -195,14 +198,9 @@ const killAfter = Effect.fnUntraced(function*(plan: Plan, signals: Signals, chil
   if (plan.killAfter === undefined) {
     return
   }
-  yield* Effect.callback<void>((resume) => {
-    signals.onEnding = () => resume(Effect.void)
-    return Effect.sync(() => {
-      signals.onEnding = undefined
-    })
-  })
+  const signal = yield* Deferred.await(signals.stopping)
   yield* Effect.sleep(plan.killAfter)
-  yield* Effect.logWarning(`COMMAND has not ended within --kill-after of ${signals.stop}, and is killed`)
+  yield* Effect.logWarning(`COMMAND has not ended within --kill-after of ${signal}, and is killed`)
   child.signalGroup("SIGKILL")
 })
 
