@@ -11,6 +11,7 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -25,6 +26,7 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
+import { ActiveTerms } from "./internal/activeTerms.ts"
 import * as Campaign from "./internal/campaign.ts"
 import { elapsed } from "./internal/deadlines.ts"
 import * as Environment from "./internal/environment.ts"
@@ -306,6 +308,19 @@ export const make: Effect.Effect<
         Deferred.await(tenure.loss),
         (cause) => Effect.andThen(onLoss(campaign, tenure, cause), watchOverrun(tenure))
       )
+    )
+    // Asked by whoever may be the first to run after a stall.
+    const clock = yield* Clock.Clock
+    const terms = yield* ActiveTerms
+    const endIfOver = () => {
+      const now = { monotonic: clock.monotonicTimeNanosUnsafe(), witness: witness?.() ?? 0n }
+      if (!tenure.over && Tenure.validity(tenure, now, renewDeadline) === 0n) {
+        Tenure.lose(tenure, "RenewDeadlineExceeded")
+      }
+    }
+    yield* Effect.acquireRelease(
+      Effect.sync(() => terms.add(endIfOver)),
+      () => Effect.sync(() => terms.delete(endIfOver))
     )
     // Registered last, so that it runs first: leadership ends before the renewal does.
     yield* Effect.addFinalizer(() => endTerm(tenure))

@@ -121,7 +121,10 @@ export const layer = (
 
     // A write of unknown outcome leaves unknown what is written: the opposite is not assumed.
     const reconcile = Effect.gen(function*() {
-      while (!(ending && written === false)) {
+      while (true) {
+        if (ending && written === false) {
+          return
+        }
         changed.closeUnsafe()
         const value = wanted && !ending
         if (written === value) {

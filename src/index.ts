@@ -4,6 +4,9 @@
  * @since 0.1.0
  */
 
+/** Notices a blocked event loop, and ends terms that are over. */
+export * as EventLoopMonitor from "./EventLoopMonitor.ts"
+
 /** Connection and credentials of the Kubernetes API. */
 export * as KubernetesClient from "./KubernetesClient.ts"
 
