@@ -2,7 +2,7 @@
  * The command line as users have it: the bundle, in processes of its own.
  */
 import * as Esbuild from "esbuild"
-import { type ChildProcess } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
 import { randomBytes } from "node:crypto"
 import { mkdir, rm } from "node:fs/promises"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -22,7 +22,7 @@ export const bundle = async (): Promise<Executable> => {
   )
   const file = `${directory}/leader-election.js`
   await mkdir(directory, { recursive: true })
-  await Esbuild.build({ ...bundleOptions, outfile: file })
+  await Esbuild.build({ ...bundleOptions, outdir: directory })
   return { file, [Symbol.asyncDispose]: () => rm(directory, { recursive: true, force: true }) }
 }
 
