@@ -89,7 +89,11 @@ export const candidate = Effect.fnUntraced(function*(
       pod: undefined,
       ...input
     }),
-    Effect.provideService(LeaseStore.LeaseStore, faults.store),
+    // Reads have a span of their own, as those of a client on the network have.
+    Effect.provideService(LeaseStore.LeaseStore, {
+      ...faults.store,
+      get: (key) => Effect.withSpan(faults.store.get(key), "get")
+    }),
     Effect.provideContext(observed.context)
   )
   return { observed, faults, election, run: Effect.provideContext(observed.context) }
