@@ -25,6 +25,7 @@ import { descriptions, exitCodes, ofSignal } from "./exitCodes.ts"
 import { isFailure, report } from "./failure.ts"
 import * as Log from "./log.ts"
 import { LogFormat } from "./options.ts"
+import { command as manifest } from "./manifest.ts"
 import { command as run } from "./run.ts"
 import { command as serve } from "./serve.ts"
 import { command as status } from "./status.ts"
@@ -37,6 +38,7 @@ const subcommands = [
   stepDown,
   status,
   watch,
+  manifest,
   candidate,
   demo
 ] as const
