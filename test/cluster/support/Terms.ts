@@ -20,8 +20,13 @@ export interface Term {
 /** The monotonic clock of `CandidateEvent.mono`. */
 export const monotonicNow = (): number => Number(process.hrtime.bigint()) / 1e6
 
-/** The terms in the events of one process, in order. A process that was killed ends its term there. */
-export const termsOf = (events: ReadonlyArray<CandidateEvent>, killed = Infinity): Array<Term> => {
+/** The terms in the events of one candidate, in order. A process that was killed ends its term there. */
+export const termsOf = (
+  events: ReadonlyArray<
+    Pick<CandidateEvent, "identity" | "mono" | "fencingToken" | "cause"> & { readonly event: string }
+  >,
+  killed = Infinity
+): Array<Term> => {
   const terms: Array<Term> = []
   for (const event of events) {
     const last = terms.at(-1)
