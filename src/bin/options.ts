@@ -84,6 +84,41 @@ export const settings = {
   )
 }
 
+const hostAndPort = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/
+
+/** Where metrics go: for every command that takes part. */
+export const statsd = optional(
+  Flag.String("statsd").pipe(
+    Flag.withMetavar("HOST[:PORT]"),
+    Flag.withDescription("Send the metrics to a StatsD server (default port 8125; STATSD_DIALECT=dogstatsd)"),
+    Flag.filterMap(
+      (given) => {
+        const [, inBrackets, plain, port] = hostAndPort.exec(given) ?? []
+        const host = inBrackets ?? plain
+        return host === undefined || Number(port ?? 1) < 1 || Number(port ?? 1) > 65535
+          ? Option.none()
+          : Option.some({ host, port: port === undefined ? undefined : Number(port) })
+      },
+      (given) => `"${given}" is no host with or without a port; write it as statsd.monitoring:8125`
+    )
+  )
+)
+
+/** The StatsD server that {@link statsd} names. */
+export const layerStatsD = (
+  server: { readonly host: string; readonly port: number | undefined } | undefined
+): Layer.Layer<never, CommandFailure> =>
+  server === undefined
+    ? Layer.empty
+    : Layer.unwrap(
+      Effect.promise(() => import("../StatsD.ts")).pipe(
+        Effect.map((StatsD) => StatsD.layer(server))
+      )
+    ).pipe(
+      Layer.catchTag("ConfigError", (error) =>
+        Layer.effectDiscard(Effect.fail(new CommandFailure({ message: error.message, exitCode: exitCodes.usage }))))
+    )
+
 /** The log's format, for all commands. */
 export const LogFormat = GlobalFlag.Setting("log")<Format>({
   flag: Flag.Literals("log", ["text", "json"]).pipe(

@@ -11,6 +11,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { programDeadline } from "../internal/deadlines.ts"
@@ -225,6 +226,11 @@ const run = Effect.fnUntraced(
   }
 )
 
+const layerMetrics = (port: number | undefined): Layer.Layer<never, CommandFailure, LeaderElection> =>
+  port === undefined
+    ? Layer.empty
+    : Layer.unwrap(Effect.map(Effect.promise(() => import("./serveHttp.ts")), (http) => http.layerMetrics(port)))
+
 export const command = Command.make(
   "run",
   {
@@ -233,7 +239,6 @@ export const command = Command.make(
       Argument.withDescription("What to run, with its arguments; write -- before it")
     ),
     ...Options.settings,
-    ...Options.connection,
     again: Flag.Boolean("again").pipe(
       Flag.withDescription("Campaign again when leadership was lost, instead of ending with 75"),
       Flag.withDefault(false)
@@ -241,15 +246,45 @@ export const command = Command.make(
     killAfter: Options.duration(
       "kill-after",
       "Kill COMMAND so long after the first SIGTERM or SIGINT (default: it has all the time it takes)"
-    )
+    ),
+    metricsPort: Flag.Int("metrics-port").pipe(
+      Flag.withMetavar("PORT"),
+      Flag.withDescription("Listen there for Prometheus (/metrics) and for probes (/healthz, /readyz)"),
+      Flag.optional,
+      Flag.map(Option.getOrUndefined)
+    ),
+    statsd: Options.statsd,
+    ...Options.connection
   },
-  Effect.fnUntraced(function*({ again, command, killAfter, ...options }) {
+  Effect.fnUntraced(function*({ again, command, killAfter, metricsPort, statsd, ...options }) {
     const [name = "", ...args] = command
     const signals = yield* listen
     yield* Child.check(name, process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin")
-    yield* run({ command: name, args, again, killAfter }, signals).pipe(Effect.provide(Options.layerElection(options)))
+    yield* run({ command: name, args, again, killAfter }, signals).pipe(
+      Effect.provide(layerMetrics(metricsPort)),
+      Effect.provide([Options.layerElection(options), Options.layerStatsD(statsd)])
+    )
   }, Effect.scoped)
 ).pipe(
   Command.withShortDescription("Wait for leadership, then run a command while it lasts"),
-  Command.withDescription("Wait for leadership, then run COMMAND while it lasts.")
+  Command.withDescription(
+    "Wait for leadership, then run COMMAND while it lasts.\n\n" +
+      "COMMAND gets the settings, LEADER_ELECTION_FENCING_TOKEN and LEADER_ELECTION_TRANSITIONS in its environment,\n" +
+      "and our stdin, stdout and stderr. When it ends, so does run, with its exit code, and the Lease is released.\n" +
+      "Signals are passed on to COMMAND; run leads until COMMAND has ended. While it waits to lead, SIGTERM, SIGINT,\n" +
+      "SIGHUP and SIGQUIT end run.\n\n" +
+      "When leadership is lost, COMMAND and all of its process group get SIGTERM at once, and SIGKILL before another\n" +
+      "can take the Lease; run ends with 75. So they do when run itself is killed, stopped, or hangs."
+  ),
+  Command.withExamples([
+    { command: "leader-election run --name my-job -- node worker.js", description: "In one replica at a time" },
+    {
+      command: "leader-election run --name my-job --lease-duration 30s --again -- ./sync.sh --all",
+      description: "Forever, also after a loss of leadership"
+    },
+    {
+      command: "leader-election run --name drill --kubeconfig ~/.kube/config --context staging -- sh",
+      description: "From outside of the cluster"
+    }
+  ])
 )

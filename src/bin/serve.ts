@@ -22,13 +22,14 @@ export const command = Command.make(
       Flag.withDescription("Port to listen on (default 4040; 0: a free one, which the log tells)"),
       Flag.withDefault(4040)
     ),
+    statsd: Options.statsd,
     ...Options.settings,
     ...Options.connection
   },
-  Effect.fnUntraced(function*({ host, port, ...options }) {
+  Effect.fnUntraced(function*({ host, port, statsd, ...options }) {
     // The HTTP server is loaded by nobody else.
     const { serve } = yield* Effect.promise(() => import("./serveHttp.ts"))
-    return yield* Effect.provide(serve({ host, port }), Options.layerElection(options))
+    return yield* Effect.provide(serve({ host, port }), [Options.layerElection(options), Options.layerStatsD(statsd)])
   })
 ).pipe(
   Command.withShortDescription("Take part in the election, and tell by HTTP who leads (sidecar)"),

@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServer from "effect/http/HttpServer"
+import type * as HttpServerError from "effect/http/HttpServerError"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
@@ -48,8 +49,31 @@ const statusNames = {
   Ending: "ending"
 } as const
 
+const probes = Layer.mergeAll(
+  LeaderHealth.layerRoutes({ livenessPath: "/healthz" }),
+  PrometheusMetrics.layerHttp()
+)
+
+const cannotListen = (
+  { host, port }: { readonly host?: string; readonly port: number },
+  { cause }: HttpServerError.ServeError
+): CommandFailure =>
+  new CommandFailure({
+    message: `cannot listen on port ${port}${host === undefined ? "" : ` of ${host}`}: ${
+      cause instanceof Error ? cause.message : String(cause)
+    }`,
+    exitCode: exitCodes.failure
+  })
+
 // Proxies close what is silent for a minute; EventSource opens it again, but misses nothing only if it has not to.
 const heartbeat = Duration.seconds(15)
+
+/** For what has nothing to tell but its metrics and its health: `run`. */
+export const layerMetrics = (port: number): Layer.Layer<never, CommandFailure, LeaderElection> =>
+  HttpRouter.serve(probes, { disableLogger: true, disableListenLog: true }).pipe(
+    Layer.provide(NodeHttpServer.layer(createServer, { port, gracefulShutdownTimeout: "1 second" })),
+    Layer.catchTag("ServeError", (error) => Layer.effectDiscard(Effect.fail(cannotListen({ port }, error))))
+  )
 
 export const serve = Effect.fnUntraced(
   function*(options: { readonly host: string; readonly port: number }) {
@@ -131,8 +155,7 @@ export const serve = Effect.fnUntraced(
     const routes = Layer.mergeAll(
       HttpRouter.add("GET", "/leader", leader),
       HttpRouter.add("GET", "/changes", changes),
-      LeaderHealth.layerRoutes({ livenessPath: "/healthz" }),
-      PrometheusMetrics.layerHttp()
+      probes
     )
 
     const layerServer = NodeHttpServer.layer(createServer, { ...options, gracefulShutdownTimeout: "1 second" })
@@ -155,15 +178,7 @@ export const serve = Effect.fnUntraced(
           Layer.provideMerge(layerServer)
         )
       ),
-      Effect.catchTag("ServeError", ({ cause }) =>
-        Effect.fail(
-          new CommandFailure({
-            message: `cannot listen on port ${options.port} of ${options.host}: ${
-              cause instanceof Error ? cause.message : String(cause)
-            }`,
-            exitCode: exitCodes.failure
-          })
-        ))
+      Effect.catchTag("ServeError", (error) => Effect.fail(cannotListen(options, error)))
     )
   }
 )
