@@ -3,89 +3,13 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { setTimeout as sleep } from "node:timers/promises"
-import { afterAll, beforeAll, type TestContext } from "vitest"
-import { bundle, type Executable, isAlive, Running } from "../bin/Executable.ts"
-import type { Lease } from "./utils/ApiClient.ts"
-import type { KubeCluster } from "./utils/KubeCluster.ts"
+import type { TestContext } from "vitest"
+import { isAlive, type Running } from "../bin/Executable.ts"
+import { leaseDuration, leaseName, logs, makeTrials, quick, says } from "../bin/Trial.ts"
 import { Proxy } from "./utils/Proxy.ts"
 import { eventually, sharedCluster } from "./utils/Testing.ts"
 
-let executable: Executable
-
-beforeAll(async () => {
-  executable = await bundle()
-})
-afterAll(async () => {
-  await executable[Symbol.asyncDispose]()
-})
-
-const leaseName = "job"
-
-interface Trial extends AsyncDisposable {
-  readonly cluster: KubeCluster
-  readonly namespace: string
-  readonly kubeconfig: string
-  /** Starts `run` with these options on the test's Lease, as this identity. */
-  readonly run: (
-    identity: string,
-    options: ReadonlyArray<string>,
-    command: ReadonlyArray<string>,
-    env?: Record<string, string>
-  ) => Running
-  readonly lease: () => Promise<Lease | undefined>
-  readonly waitForLease: (predicate: (lease: Lease | undefined) => boolean, timeout?: number) => Promise<void>
-}
-
-const makeTrial = async (options: { readonly server?: string; readonly role?: false } = {}): Promise<Trial> => {
-  const cluster = await sharedCluster()
-  const { admin } = cluster
-  const namespace = await admin.createNamespace("cli")
-  const token = await admin.createCandidateAccount(namespace, leaseName)
-  if (options.role === false) {
-    await admin.deleteRoleBinding(namespace, "candidate", "candidate")
-  }
-  const kubeconfig = await cluster.writeKubeconfig({ token, namespace, server: options.server })
-  const started: Array<Running> = []
-  return {
-    cluster,
-    namespace,
-    kubeconfig,
-    run: (identity, options, command, env = {}) => {
-      const all = [
-        "run",
-        "--kubeconfig",
-        kubeconfig,
-        "--name",
-        leaseName,
-        "--identity",
-        identity,
-        "--log",
-        "json",
-        ...options,
-        "--",
-        ...command
-      ]
-      const running = new Running(process.execPath, [executable.file, ...all], env)
-      started.push(running)
-      return running
-    },
-    lease: () => admin.getLease(namespace, leaseName),
-    waitForLease: async (predicate, timeout) => {
-      await admin.waitForLease(namespace, leaseName, predicate, timeout)
-    },
-    [Symbol.asyncDispose]: async () => {
-      await Promise.all(started.map((running) => running[Symbol.asyncDispose]()))
-      await cluster[Symbol.asyncDispose]()
-    }
-  }
-}
-
-const quick = ["--lease-duration", "4s", "--new-lease", "lead"]
-/** leaseDuration of {@link quick}, in milliseconds. */
-const leaseDuration = 4_000
-
-const says = (text: string) => ({ stdout }: { readonly stdout: string }) => stdout.includes(text)
-const logs = (text: string) => ({ stderr }: { readonly stderr: string }) => stderr.includes(text)
+const makeTrial = makeTrials()
 
 /** Ignores SIGTERM, and has a child in its group that does too; tells both process ids. */
 const stubborn = [
@@ -390,16 +314,16 @@ _, status = os.waitpid(pid, 0)
 sys.stdout.write(out.decode())
 print("status", os.waitstatus_to_exitcode(status))
 `
-    if (await new Running("python3", ["-c", "pass"], {}).exit.then(({ code }) => code !== 0, () => true)) {
+    if (await trial.start("python3", ["-c", "pass"]).exit.then(({ code }) => code !== 0, () => true)) {
       context.skip("there is no python3 to make a terminal with")
     }
     const command = `test -t 0 && test -t 1 && echo terminal; trap 'echo interrupted; exit 9' INT; echo ready; ` +
       "while :; do sleep 0.05; done"
-    await using terminal = new Running("python3", [
+    const terminal = trial.start("python3", [
       "-c",
       python,
       process.execPath,
-      executable.file,
+      trial.executable,
       "run",
       "--kubeconfig",
       trial.kubeconfig,
@@ -412,7 +336,7 @@ print("status", os.waitstatus_to_exitcode(status))
       "sh",
       "-c",
       command
-    ], {})
+    ])
     assert.strictEqual((await terminal.exit).code, 0)
     assert.include(terminal.stdout, "terminal\r\n")
     assert.include(terminal.stdout, "interrupted\r\n")
@@ -422,15 +346,15 @@ print("status", os.waitstatus_to_exitcode(status))
   it("works as process 1", async (context: TestContext) => {
     await using trial = await makeTrial()
     const unshare = ["--pid", "--fork", "--mount-proc"]
-    if (await new Running("unshare", [...unshare, "true"], {}).exit.then(({ code }) => code !== 0, () => true)) {
+    if (await trial.start("unshare", [...unshare, "true"]).exit.then(({ code }) => code !== 0, () => true)) {
       context.skip("this process may not make a process namespace")
     }
     const command =
       `trap 'echo told; exit 6' TERM; (sleep 0.1 &) ; echo parent $(ps -o ppid= -p $$); while :; do sleep 0.05; done`
-    await using run = new Running("unshare", [
+    const run = trial.start("unshare", [
       ...unshare,
       process.execPath,
-      executable.file,
+      trial.executable,
       "run",
       "--kubeconfig",
       trial.kubeconfig,
@@ -443,10 +367,10 @@ print("status", os.waitstatus_to_exitcode(status))
       "sh",
       "-c",
       command
-    ], {})
+    ])
     await run.until(says("parent"))
     assert.match(run.stdout, /parent +1\n/)
-    const inside = Number((await new Running("pgrep", ["-P", String(run.pid)], {}).output).trim())
+    const inside = Number((await trial.start("pgrep", ["-P", String(run.pid)]).output).trim())
     process.kill(inside, "SIGTERM")
     assert.strictEqual((await run.exit).code, 6)
     assert.include(run.stdout, "told")
