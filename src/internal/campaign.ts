@@ -371,6 +371,10 @@ const comeOfAge = Effect.fnUntraced(function*(campaign: Campaign, tenure: Tenure
     }
     yield* campaign.onHolding(tenure.cause)
     while (tenure.gone === undefined) {
+      if (tenure.validFrom.monotonic >= oldEnough()) {
+        // The answer was lost, and the write read back: it counts as it would have, and is not repeated.
+        return yield* begin(campaign, tenure, tenure.lease.resourceVersion)
+      }
       observer.heard.closeUnsafe()
       const now = yield* environment.monotonic
       const due = Tenure.dueAt(environment, tenure)
