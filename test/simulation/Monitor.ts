@@ -39,6 +39,8 @@ export class Monitor {
   private holderWroteAt = 0
   private changedAt = 0
   private lastToken = 0n
+  /** True time of the last write of each process that was committed. */
+  private readonly committed = new WeakMap<Process, number>()
   private readonly requests = new WeakMap<Process, Array<number>>()
   private readonly known = new WeakMap<Process, Map<bigint, LeaseRecord>>()
   /** Statistics. */
@@ -178,7 +180,7 @@ export class Monitor {
   }
 
   confirmed(term: ObservedTerm, asked: number): void {
-    if (this.record === undefined || this.holderWroteAt < asked) {
+    if ((this.committed.get(term.process) ?? -1) < asked) {
       this.fail("confirm is a committed renewal", describe(term))
     }
   }
@@ -265,7 +267,7 @@ export class Monitor {
       ...store,
       create: (key, write) =>
         Effect.map(store.create(key, write), (response) => {
-          this.commit(process.name, identity, response.lease)
+          this.commit(process, identity, response.lease)
           return response
         }),
       patch: (key, resourceVersion, write) =>
@@ -279,7 +281,7 @@ export class Monitor {
               )
             }
             this.checkTakeover(process.name, identity, rate, before)
-            this.commit(process.name, identity, response.lease)
+            this.commit(process, identity, response.lease)
             return response
           })
         })
@@ -307,13 +309,14 @@ export class Monitor {
     }
   }
 
-  private commit(name: string, identity: string, lease: LeaseRecord): void {
+  private commit(process: Process, identity: string, lease: LeaseRecord): void {
     if (lease.uid === this.record?.uid && lease.resourceVersion === this.record.resourceVersion) {
       // A write that changes nothing is no sign of life.
       return
     }
-    this.world.note("server", () => `v${lease.resourceVersion} by ${name}: held by "${lease.holderIdentity}"`)
+    this.world.note("server", () => `v${lease.resourceVersion} by ${process.name}: held by "${lease.holderIdentity}"`)
     this.changedAt = this.world.now
+    this.committed.set(process, this.world.now)
     if (lease.holderIdentity === identity || lease.uid !== this.record?.uid) {
       this.holderWroteAt = this.world.now
     }

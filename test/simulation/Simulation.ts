@@ -85,7 +85,7 @@ export class Simulation {
     this.world.check = () => this.monitor.check()
     this.weather = new Storm.Weather(this)
 
-    this.stormEnds = dice.between(60, 240) * second * (leaseSeconds / 15)
+    this.stormEnds = Math.ceil(dice.between(60, 240) * second * (leaseSeconds / 15))
     const count = dice.pick([2, 2, 3, 3, 3, 4, 5, 7])
     const base = dice.chance(0.7) ? 1 : 1 / (1 + skew)
     for (let i = 0; i < count; i++) {

@@ -144,7 +144,8 @@ export class World {
   }
 
   /** Runs until a true time. */
-  run(until: number): void {
+  run(time: number): void {
+    const until = Math.ceil(time)
     this.settle()
     while (this.heap.length > 0 && this.heap[0]!.at <= until) {
       const event = pop(this.heap)

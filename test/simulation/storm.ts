@@ -300,7 +300,7 @@ const acts: { readonly [name: string]: Act } = {
       candidate.terminate(current)
       simulation.world.after(delay, () => {
         candidate.kill(current)
-        if (simulation.dice.chance(0.5)) {
+        if (candidate.current === current && simulation.dice.chance(0.5)) {
           simulation.foreign(simulation.cluster.deletePod(candidate.podKey))
         }
         candidate.start()
@@ -549,8 +549,6 @@ export const end = (simulation: Simulation): void => {
     process.resume(true)
   }
   for (const candidate of candidates) {
-    if (!candidate.alive) {
-      candidate.start()
-    }
+    candidate.start()
   }
 }
