@@ -73,7 +73,13 @@ const apiEnvironment = Layer.effect(
       token: yield* Effect.promise(() => cluster.admin.createToken(namespace, "stranger")),
       user: `system:serviceaccount:${namespace}:stranger`
     }
-    return { client, namespace, missingNamespace: `${namespace}-missing`, stranger }
+    return {
+      client,
+      namespace,
+      missingNamespace: `${namespace}-missing`,
+      stranger,
+      garbageCollector: cluster.missing("garbageCollector") === undefined
+    }
   })
 )
 

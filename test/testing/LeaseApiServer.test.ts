@@ -45,7 +45,7 @@ LeaseApiSuite.suite(
       const stranger = { token: "stranger", user: "system:serviceaccount:suite:stranger" }
       yield* server.addToken(stranger.token, stranger.user)
       yield* server.forbid({ token: stranger.token }, ["get", "list", "watch", "create", "update", "patch", "delete"])
-      return { client, namespace, missingNamespace: "missing", stranger }
+      return { client, namespace, missingNamespace: "missing", stranger, garbageCollector: true }
     })
   )
 )
