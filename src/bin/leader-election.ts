@@ -21,11 +21,12 @@ import * as Runtime from "effect/Runtime"
 import packageJson from "../../package.json" with { type: "json" }
 import { command as candidate } from "./candidate.ts"
 import { command as demo } from "./demo.ts"
+import { command as doctor } from "./doctor.ts"
 import { descriptions, exitCodes, ofSignal } from "./exitCodes.ts"
 import { isFailure, report } from "./failure.ts"
 import * as Log from "./log.ts"
-import { LogFormat } from "./options.ts"
 import { command as manifest } from "./manifest.ts"
+import { LogFormat } from "./options.ts"
 import { command as run } from "./run.ts"
 import { command as serve } from "./serve.ts"
 import { command as status } from "./status.ts"
@@ -38,6 +39,7 @@ const subcommands = [
   stepDown,
   status,
   watch,
+  doctor,
   manifest,
   candidate,
   demo

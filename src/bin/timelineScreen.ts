@@ -23,14 +23,18 @@ export interface Screen {
 
 const variable = (name: string) => Effect.orElseSucceed(Config.option(Config.String(name)), Option.none<string>)
 
+/** What stdout can do. */
+export const abilities: Effect.Effect<Pick<Screen, "isLive" | "colors">, never, Stdio.Stdio> = Effect.gen(function*() {
+  const { stdoutIsTerminal } = yield* Stdio.Stdio
+  const isLive = (yield* stdoutIsTerminal) && Option.getOrUndefined(yield* variable("TERM")) !== "dumb"
+  return { isLive, colors: isLive && Option.isNone(yield* variable("NO_COLOR")) }
+})
+
 /** Hides the cursor while the scope is open, where there is one. */
 export const make: Effect.Effect<Screen, never, Terminal.Terminal | Stdio.Stdio | Scope.Scope> = Effect.gen(
   function*() {
     const terminal = yield* Terminal.Terminal
-    const { stdoutIsTerminal } = yield* Stdio.Stdio
-    const isTerminal = yield* stdoutIsTerminal
-    const isLive = isTerminal && Option.getOrUndefined(yield* variable("TERM")) !== "dumb"
-    const colors = isLive && Option.isNone(yield* variable("NO_COLOR"))
+    const { colors, isLive } = yield* abilities
     const display = (text: string) => Effect.ignore(terminal.display(text))
     if (isLive) {
       yield* Effect.acquireRelease(display("\u001b[?25l"), () => display("\u001b[?25h"))
