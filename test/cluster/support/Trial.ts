@@ -241,6 +241,9 @@ export class Candidate {
     this.pod = pod
     this.identity = identity
     this.directory = directory
+    void process.exit.then(({ signal }) => {
+      if (signal === "SIGKILL") this.killed = monotonicNow()
+    })
   }
 
   /** The first such event, earlier ones included unless `from` is given: a number of lines to pass over. */
@@ -262,12 +265,9 @@ export class Candidate {
     return at
   }
 
-  /** Kills it; gives the time, monotonic. */
-  async kill(): Promise<number> {
+  async kill(): Promise<void> {
     this.process.signal("SIGKILL")
     await this.process.exit
-    this.killed = monotonicNow()
-    return this.killed
   }
 
   /** Waits until it has ended by itself. */
