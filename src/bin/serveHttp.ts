@@ -16,10 +16,10 @@ import * as Layer from "effect/Layer"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import { createServer } from "node:http"
 import { LeaderElection, whileLeadingForever } from "../LeaderElection.ts"
 import type { LeaderElectionError } from "../LeaderElectionError.ts"
-import type { LeaderElectionStatus } from "../LeaderElectionStatus.ts"
 import * as LeaderHealth from "../LeaderHealth.ts"
 import { Leadership } from "../Leadership.ts"
 import { exitCodes } from "./exitCodes.ts"
@@ -40,6 +40,10 @@ interface Answer {
   /** While leading: how long this is certain, from before the question. */
   readonly remainingSeconds?: number
 }
+
+/** Whether there is nothing new in it but the time that has passed. */
+const isSame = (one: Answer, other: Answer): boolean =>
+  one.status === other.status && one.leader === other.leader && one.fencingToken === other.fencingToken
 
 const statusNames = {
   Idle: "idle",
@@ -79,16 +83,22 @@ export const serve = Effect.fnUntraced(
   function*(options: { readonly host: string; readonly port: number }) {
     const election = yield* LeaderElection
     const { identity, name, namespace } = election.settings
-    let leadership: Leadership["Service"] | undefined
+    const current = yield* SubscriptionRef.make<Leadership["Service"] | undefined>(undefined)
     /** When the last validity that was told runs out (monotonic). */
     let told = 0n
 
-    const answer = Effect.fnUntraced(function*(status: LeaderElectionStatus) {
+    const answer = Effect.gen(function*() {
+      const status = yield* election.status
+      const leadership = yield* SubscriptionRef.get(current)
       const about = { leader: Option.getOrNull(status.leader), identity, namespace, name }
       const remaining = leadership === undefined ? Duration.zero : yield* leadership.remaining
       if (leadership === undefined || !Duration.isPositive(remaining)) {
-        const name = statusNames[status._tag]
-        const answer: Answer = { leading: false, status: name === "leading" ? "ending" : name, ...about }
+        // The term has begun, and our part of it begins in this moment.
+        const answer: Answer = {
+          leading: false,
+          status: status._tag === "Leading" ? "holding" : statusNames[status._tag],
+          ...about
+        }
         return answer
       }
       const until = (yield* Clock.monotonicTimeNanos) + Duration.toNanosUnsafe(remaining)
@@ -109,12 +119,10 @@ export const serve = Effect.fnUntraced(
 
     const term = Effect.gen(function*() {
       yield* Effect.acquireRelease(
-        Effect.map(Leadership, (current) => {
-          leadership = current
-        }),
+        Effect.flatMap(Leadership, (leadership) => SubscriptionRef.set(current, leadership)),
         () =>
           Effect.gen(function*() {
-            leadership = undefined
+            yield* SubscriptionRef.set(current, undefined)
             const left = told - (yield* Clock.monotonicTimeNanos)
             if (left > 0n) {
               yield* Effect.sleep(Duration.nanos(left))
@@ -129,7 +137,7 @@ export const serve = Effect.fnUntraced(
     const closing = yield* Deferred.make<void>()
 
     const leader = Effect.gen(function*() {
-      const body = yield* Effect.flatMap(election.status, answer)
+      const body = yield* answer
       return HttpServerResponse.jsonUnsafe(body, {
         status: body.leading ? 200 : 503,
         headers: { "cache-control": "no-store" }
@@ -138,8 +146,9 @@ export const serve = Effect.fnUntraced(
 
     const changes = Effect.sync(() =>
       HttpServerResponse.stream(
-        election.changes.pipe(
-          Stream.mapEffect(answer),
+        Stream.merge(Stream.map(election.changes, () => undefined), SubscriptionRef.changes(current)).pipe(
+          Stream.mapEffect(() => answer),
+          Stream.changesWith(isSame),
           Stream.map((body) => `event: change\ndata: ${JSON.stringify(body)}\n\n`),
           Stream.merge(Stream.map(Stream.tick(heartbeat), () => ": still here\n\n")),
           Stream.interruptWhen(Deferred.await(closing)),

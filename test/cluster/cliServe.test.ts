@@ -191,7 +191,7 @@ describe("step-down", () => {
     await eventually("the right is gone", async () => {
       const refused = stepDown(trial)
       const { code } = await refused.exit
-      return code === 77 && /^leader-election: get lease .*forbidden.*\n$/.test(refused.stderr)
+      return code === 77 && /^leader-election: get lease .*forbidden.*\n.*lacks this rule/.test(refused.stderr)
     })
   })
 })
