@@ -13,6 +13,7 @@ import * as Logger from "effect/Logger"
 import * as Result from "effect/Result"
 import { format } from "../internal/duration.ts"
 import { KubernetesClient } from "../KubernetesClient.ts"
+import type { KubernetesConfigError } from "../KubernetesError.ts"
 import * as LeaderElectionConfig from "../LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "../LeaderElectionError.ts"
 import { formatKey } from "../LeaseRecord.ts"
@@ -68,7 +69,10 @@ const show = ({ found, name, outcome, remedy }: Checks.Check, colors: boolean): 
 }
 
 export const doctor = Effect.fnUntraced(
-  function*(options: Options.Connection & LeaderElectionConfig.Input) {
+  function*(
+    layerClient: Layer.Layer<KubernetesClient, KubernetesConfigError>,
+    input: LeaderElectionConfig.Input
+  ) {
     const { colors } = yield* Screen.abilities
     const all: Array<Checks.Check> = []
     const tell = (checks: ReadonlyArray<Checks.Check>) => {
@@ -76,9 +80,9 @@ export const doctor = Effect.fnUntraced(
       return Effect.forEach(checks, (check) => Console.log(show(check, colors)), { discard: true })
     }
 
-    const built = yield* Effect.result(Layer.build(Options.layerClient(options)))
+    const built = yield* Effect.result(Layer.build(layerClient))
     const client = Result.isSuccess(built) ? Context.get(built.success, KubernetesClient) : undefined
-    const { checks, settings } = yield* checkSettings(options, client?.namespace)
+    const { checks, settings } = yield* checkSettings(input, client?.namespace)
     yield* tell(checks)
     if (Result.isFailure(built)) {
       yield* tell([{ name: "credentials", outcome: "failed", found: built.failure.message }])
@@ -115,7 +119,11 @@ export const doctor = Effect.fnUntraced(
   Effect.scoped
 )
 
-export const command = Command.make("doctor", { ...Options.settings, ...Options.connection }, doctor).pipe(
+export const command = Command.make(
+  "doctor",
+  { ...Options.settings, ...Options.connection },
+  (options) => doctor(Options.layerClient(options), options)
+).pipe(
   Command.withShortDescription("Check whether an election can work here"),
   Command.withDescription(
     "Check whether an election can work here: settings, credentials, the API server and its latency, each right, the\n" +
