@@ -41,9 +41,6 @@ export const exitCodeOf = ({ code, signal }: Ending): number => signal === null 
 const failed = (command: string, why: string, exitCode: number): CommandFailure =>
   new CommandFailure({ message: `cannot run ${command}: ${why}`, exitCode })
 
-const notFound = (command: string): CommandFailure =>
-  failed(command, command.includes("/") ? "no such file" : "not found in PATH", exitCodes.notFound)
-
 const isExecutable = (file: string): boolean => {
   try {
     accessSync(file, constants.X_OK)
@@ -67,7 +64,7 @@ export const check = (command: string, path: string): Effect.Effect<void, Comman
       : Effect.fail(
         files.some(exists)
           ? failed(command, "it is not an executable file", exitCodes.notExecutable)
-          : notFound(command)
+          : failed(command, command.includes("/") ? "no such file" : "not found in PATH", exitCodes.notFound)
       )
   })
 
@@ -87,7 +84,7 @@ export const spawn = (
     process.on("error", (error: NodeJS.ErrnoException) => {
       resume(Effect.fail(
         error.code === "ENOENT"
-          ? notFound(command)
+          ? failed(command, "it is gone, or the interpreter that it names is not there", exitCodes.notFound)
           : failed(command, error.message, exitCodes.notExecutable)
       ))
     })
