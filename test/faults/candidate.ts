@@ -1,0 +1,91 @@
+/**
+ * A candidate whose leader program writes into PostgreSQL: each write carries the fencing token, and a condition in the
+ * database lets it in or refuses it. One JSON line for each event on stdout.
+ *
+ * Settings come from the environment, credentials from SERVICE_ACCOUNT_DIRECTORY, the witness from WITNESS (its socket
+ * directory). SIGUSR2 blocks the event loop for BLOCK milliseconds.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Schedule from "effect/Schedule"
+import { writeSync } from "node:fs"
+import Pg from "pg"
+import { logger } from "../../src/bin/log.ts"
+import * as KubernetesClient from "../../src/KubernetesClient.ts"
+import { layerKubernetes, LeaderElection, whileLeadingForever } from "../../src/LeaderElection.ts"
+import { Leadership } from "../../src/Leadership.ts"
+import { clientOptions, record } from "./witness.ts"
+
+const environment = (name: string): string => {
+  const value = process.env[name]
+  if (value === undefined) {
+    throw new Error(`${name} is not set`)
+  }
+  return value
+}
+
+const emit = (event: string, fields: object = {}) =>
+  Effect.map(Clock.monotonicTimeNanos, (now) => {
+    // Written at once: what a killed process had to say is not lost in a pipe's buffer.
+    writeSync(1, `${JSON.stringify({ event, mono: Number(now) / 1e6, pid: process.pid, ...fields })}\n`)
+  })
+
+const connect = Effect.acquireRelease(
+  Effect.tryPromise(async () => {
+    const client = new Pg.Client(clientOptions(environment("WITNESS")))
+    // A connection that breaks shows in the next query.
+    client.on("error", () => {})
+    await client.connect()
+    return client
+  }),
+  (client) => Effect.promise(() => client.end())
+)
+
+const program = Effect.gen(function*() {
+  const election = yield* LeaderElection
+  const leadership = yield* Leadership
+  const database = yield* connect
+  const { name } = election.settings
+  const token = String(leadership.fencingToken)
+
+  const write = (kind: "begin" | "step") =>
+    Effect.gen(function*() {
+      yield* leadership.ensure
+      const mono = Number(yield* Clock.monotonicTimeNanos) / 1e6
+      const left = Duration.toMillis(yield* leadership.remaining)
+      const accepted = yield* Effect.tryPromise(() =>
+        record(database, { name, token, identity: leadership.identity, kind, mono })
+      )
+      yield* accepted ? Effect.void : emit("refused", { token })
+      return mono + left
+    })
+
+  let validUntil = yield* write("begin")
+  yield* emit("leading", { token, identity: leadership.identity })
+  yield* Effect.addFinalizer(() => Effect.suspend(() => emit("ended", { token, validUntil })))
+  return yield* write("step").pipe(
+    Effect.tap((until) => Effect.sync(() => (validUntil = Math.max(validUntil, until)))),
+    Effect.repeat(Schedule.spaced("25 millis"))
+  )
+})
+
+process.on("SIGUSR2", () => {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number(environment("BLOCK")))
+})
+
+const client = KubernetesClient.layerInCluster({ directory: environment("SERVICE_ACCOUNT_DIRECTORY") })
+
+const main = Effect.gen(function*() {
+  yield* emit("started")
+  return yield* whileLeadingForever(program)
+}).pipe(
+  Effect.tapError((error) => emit("error", { message: String(error) })),
+  Effect.provide(layerKubernetes({}, client)),
+  Effect.provide(Layer.mergeAll(Logger.layer([logger("text")])))
+)
+
+NodeRuntime.runMain(main, { disableErrorReporting: true })

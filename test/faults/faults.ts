@@ -1,0 +1,210 @@
+/**
+ * The faults: what each does to a team, once. It is over when the promise is fulfilled; what it broke is whole again
+ * then.
+ */
+import { existsSync } from "node:fs"
+import { rename, writeFile } from "node:fs/promises"
+import { join } from "node:path"
+import { leaseRules } from "../cluster/utils/ApiClient.ts"
+import { serviceUnavailable, tooManyRequests } from "../cluster/utils/HttpFaultProxy.ts"
+import { pause, type Team } from "./Team.ts"
+
+export interface Fault {
+  readonly name: string
+  readonly inject: (team: Team, round: number) => Promise<void>
+  /** Needs an HTTP proxy that can answer by itself. */
+  readonly http?: boolean
+  /** The processes themselves stand still: their programs cannot end in time, and need not. */
+  readonly stalls?: boolean
+  /** Their monotonic clocks cannot be compared. */
+  readonly monotonic?: false
+  readonly environment?: (directory: string, index: number) => Record<string, string>
+  /** Why it cannot be tried here. */
+  readonly missing?: () => string | undefined
+  /** What the leader's program is held to: it has ended this long after its leadership at the latest, in milliseconds. */
+  readonly endsWithin?: number
+}
+
+const lease = (team: Team) => team.options.leaseSeconds * 1000
+
+const key = (team: Team) => [team.namespace, team.options.name] as const
+
+const faketime = [
+  "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+  "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"
+]
+  .find(existsSync)
+
+const missingFaketime = () =>
+  faketime === undefined ? "libfaketime is not installed (Debian's package faketime)" : undefined
+
+/** Cuts the leader off in one way, for three lease durations. */
+const cutOff = (mode: "stall" | "refuse") => async (team: Team) => {
+  const leader = await team.holder()
+  await leader?.proxy?.set(mode)
+  await pause(3 * lease(team))
+  await leader?.proxy?.set("pass")
+}
+
+const answered = (team: Team, rule: NonNullable<Team["http"]>["rule"], millis: number) => {
+  team.http!.rule = rule
+  return pause(millis).finally(() => (team.http!.rule = () => undefined))
+}
+
+const edits: ReadonlyArray<(team: Team) => Promise<unknown>> = [
+  (team) => team.options.cluster.admin.patchLease(...key(team), { metadata: { labels: { edited: "yes" } } }),
+  // Emptied in place, as a deployment tool does it.
+  (team) =>
+    team.options.cluster.admin.patchLease(...key(team), {
+      metadata: { annotations: null },
+      spec: { holderIdentity: null, leaseDurationSeconds: null, renewTime: null, acquireTime: null }
+    }),
+  (team) => team.options.cluster.admin.patchLease(...key(team), { spec: { leaseDurationSeconds: 1 } }),
+  (team) =>
+    team.options.cluster.admin.patchLease(...key(team), {
+      spec: { holderIdentity: "an-intruder", leaseDurationSeconds: team.options.leaseSeconds }
+    }),
+  (team) => team.options.cluster.admin.deleteLease(...key(team))
+]
+
+export const faults: ReadonlyArray<Fault> = [
+  {
+    name: "kill -9 of the leader",
+    inject: async (team) => {
+      const leader = await team.holder()
+      leader?.process.signal("SIGKILL")
+      await pause(1.5 * lease(team))
+      leader?.start()
+    }
+  },
+  {
+    name: "leader stopped (SIGSTOP) for longer than the lease",
+    stalls: true,
+    inject: async (team) => {
+      const leader = await team.holder()
+      leader?.process.signal("SIGSTOP")
+      await pause(1.5 * lease(team))
+      leader?.process.signal("SIGCONT")
+    }
+  },
+  {
+    name: "leader's event loop blocked for longer than the lease",
+    stalls: true,
+    inject: async (team) => {
+      const leader = await team.holder()
+      leader?.process.signal("SIGUSR2")
+      await pause(1.6 * lease(team))
+    }
+  },
+  { name: "leader's connections stall", endsWithin: 200, inject: cutOff("stall") },
+  { name: "leader's connections refused", endsWithin: 200, inject: cutOff("refuse") },
+  {
+    name: "slow API server (0.3 s each way)",
+    inject: async (team) => {
+      team.members.forEach((member) => member.proxy?.setDelay(300))
+      await pause(2 * lease(team))
+      team.members.forEach((member) => member.proxy?.setDelay(0))
+    }
+  },
+  {
+    name: "429 for everything, with Retry-After",
+    http: true,
+    inject: (team, round) => answered(team, () => tooManyRequests(round % 2 === 0 ? 1 : 30), 0.5 * lease(team))
+  },
+  {
+    name: "503 for everything, for longer than the lease",
+    http: true,
+    inject: (team) => answered(team, () => serviceUnavailable(), 1.5 * lease(team))
+  },
+  {
+    name: "watch cut every second, and the leader killed",
+    http: true,
+    inject: async (team) => {
+      team.http!.rule = ({ watch }) => watch ? { cutAfter: 1000 } : undefined
+      const leader = await team.holder()
+      leader?.process.signal("SIGKILL")
+      await pause(1.5 * lease(team))
+      leader?.start()
+    }
+  },
+  {
+    name: "tokens replaced by one that is not accepted",
+    inject: async (team) => {
+      const token = await team.options.cluster.admin.createToken(team.namespace, "candidate")
+      await team.writeTokens("not-a-token")
+      await pause(1.5 * lease(team))
+      await team.writeTokens(token)
+    }
+  },
+  {
+    name: "rights revoked for longer than the lease",
+    inject: async (team) => {
+      const { admin } = team.options.cluster
+      await admin.putRole(team.namespace, "candidate", [])
+      // Shorter than what ends a campaign.
+      await pause(0.9 * lease(team))
+      await admin.putRole(team.namespace, "candidate", leaseRules(team.options.name))
+    }
+  },
+  {
+    name: "Lease edited, emptied, taken, deleted by others",
+    inject: async (team, round) => {
+      await edits[round % edits.length]!(team).catch(() => {})
+      await pause(lease(team))
+    }
+  },
+  {
+    name: "wall clocks stepped by an hour, forth and back",
+    missing: missingFaketime,
+    environment: (directory) => ({
+      LD_PRELOAD: faketime!,
+      FAKETIME_TIMESTAMP_FILE: join(directory, "faketime"),
+      FAKETIME_NO_CACHE: "1",
+      FAKETIME_DONT_FAKE_MONOTONIC: "1"
+    }),
+    inject: async (team, round) => {
+      for (const [index, member] of team.members.entries()) {
+        // Replaced in one step: a file that is half written would be read.
+        const file = join(member.directory, "faketime")
+        await writeFile(`${file}.new`, (index + round) % 2 === 0 ? "+3600" : "-3600")
+        await rename(`${file}.new`, file)
+      }
+      await pause(lease(team))
+    }
+  },
+  {
+    name: "one clock runs 1.3 times as fast",
+    missing: missingFaketime,
+    monotonic: false,
+    environment: (_, index): Record<string, string> =>
+      index === 0 ? { LD_PRELOAD: faketime!, FAKETIME: "+0 x1.3", FAKETIME_NO_CACHE: "1" } : {},
+    inject: async (team) => {
+      const leader = await team.holder()
+      leader?.process.signal("SIGKILL")
+      await pause(1.5 * lease(team))
+      leader?.start()
+    }
+  }
+]
+
+/** What happens to the whole cluster. */
+export const clusterFaults: ReadonlyArray<Fault> = [
+  {
+    name: "API server killed and started again",
+    inject: async (team) => {
+      await team.options.cluster.stopApiServer()
+      await pause(0.5 * lease(team))
+      await team.options.cluster.startApiServer()
+      await pause(lease(team))
+    }
+  },
+  {
+    name: "etcd frozen for longer than the lease",
+    inject: async (team) => {
+      team.options.cluster.freezeEtcd()
+      await pause(1.5 * lease(team))
+      team.options.cluster.thawEtcd()
+      await pause(1.5 * lease(team))
+    }
+  }
+]
