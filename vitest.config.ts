@@ -19,8 +19,18 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/cluster/**", "test/faults/**"],
+          exclude: ["test/cluster/**", "test/faults/**", "test/observability/**"],
           sequence: { concurrent: true }
+        }
+      },
+      {
+        resolve: { alias },
+        test: {
+          // With the real daemons; see scripts/install-test-daemons.sh.
+          name: "observability",
+          include: ["test/observability/**/*.test.ts"],
+          fileParallelism: false,
+          testTimeout: 60_000
         }
       },
       {
