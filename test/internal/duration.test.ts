@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
-import { format, fromNanos, parse } from "../../src/internal/duration.ts"
+import { examples, format, fromNanos, parse } from "../../src/internal/duration.ts"
 
 describe("duration", () => {
   it.each<[text: string, nanos: bigint]>([
@@ -16,6 +16,7 @@ describe("duration", () => {
     ["1 second", 1_000_000_000n],
     ["250 millis", 250_000_000n],
     ["1.5 minutes", 90_000_000_000n],
+    ["1.25 seconds", 1_250_000_000n],
     ["3 nanos", 3n],
     ["4 micros", 4_000n],
     ["2 hours", 7_200_000_000_000n],
@@ -54,6 +55,8 @@ describe("duration", () => {
     "15  seconds",
     "15 Seconds",
     "15 secs",
+    "1m15 seconds",
+    "15 seconds long",
     "Infinity",
     "NaN",
     "1d"
@@ -69,12 +72,25 @@ describe("duration", () => {
     [Duration.nanos(1_666_666_666n), "1.666666666s"],
     [Duration.nanos(1n), "0.000001ms"],
     [Duration.zero, "0s"],
+    [Duration.seconds(1), "1s"],
     [Duration.minutes(90), "5400s"],
     [Duration.millis(-1500), "-1.5s"],
     [Duration.infinity, "Infinity"],
     [Duration.negativeInfinity, "-Infinity"]
   ])("writes %s as %j", (duration, text) => {
     assert.strictEqual(format(duration), text)
+  })
+
+  it("whole milliseconds stay what they are, so that equal durations look equal", () => {
+    assert.strictEqual(String(fromNanos(2_500_000_000n)), String(Duration.millis(2500)))
+    assert.strictEqual(String(fromNanos(2_500_000_001n)), String(Duration.nanos(2_500_000_001n)))
+  })
+
+  it("its examples are what it reads", () => {
+    for (const example of examples.split(/, or plain seconds such as | or |, /)) {
+      assert.isDefined(parse(example), example)
+    }
+    assert.include(examples, "15 seconds")
   })
 
   it.each([0n, 1n, 999_999n, 1_000_000n, 333_333_333n, 999_999_999n, 1_000_000_000n, 1_000_000_001n, 5_000_000_000n])(

@@ -125,6 +125,8 @@ describe("take", () => {
     ["not written where it would not change", author, [own], true, undefined],
     ["not written where only others' are beside it", author, [deployment, own], true, undefined],
     ["written where the order changes", author, [own, deployment], true, [deployment, own]],
+    ["compared by kind too", author, [own, { ...own, kind: "Node" }], true, [{ ...own, kind: "Node" }, own]],
+    ["compared by version too", author, [own, { ...own, apiVersion: "v2" }], true, [{ ...own, apiVersion: "v2" }, own]],
     ["left alone where it may not be set", author, [former], false, undefined],
     ["without a Pod a former holder's goes", podless, [former, deployment], true, [deployment]],
     ["without a Pod, and without references", podless, [], true, undefined],

@@ -1,0 +1,11 @@
+import { defineConfig } from "vitest/config"
+
+// The tables of the pure rules alone: what they do not notice, no other test has to.
+export default defineConfig({
+  test: {
+    include: [
+      "test/internal/{microTime,instance,observation,decision,deadlines,writes,duration}.test.ts",
+      "test/LeaseRecord.test.ts"
+    ]
+  }
+})
