@@ -345,14 +345,9 @@ export const make = Effect.fnUntraced(function*(
       // What is late goes through this line, so that nothing overtakes it.
       const late = yield* Queue.unbounded<{ readonly due: number; readonly deliver: Effect.Effect<unknown> }>()
       let waiting = 0
-      let lastDue = 0
       const inOrder = (delay: Duration.Input | undefined, deliver: Effect.Effect<unknown>): Effect.Effect<unknown> =>
         Effect.suspend(() => {
-          const due = Math.max(
-            lastDue,
-            now() + (delay === undefined ? 0 : Duration.toMillis(Duration.fromInputUnsafe(delay)))
-          )
-          lastDue = due
+          const due = now() + (delay === undefined ? 0 : Duration.toMillis(Duration.fromInputUnsafe(delay)))
           if (waiting === 0 && due <= now() && connection === "open") {
             return watch.lost ? Effect.void : deliver
           }

@@ -274,6 +274,9 @@ export class MemoryCluster extends Context.Service<MemoryCluster, {
   /** Forgets the history: a watch that would begin before now fails with 410. */
   readonly compact: Effect.Effect<void>
 
+  /** How many watches are open. */
+  readonly openWatches: Effect.Effect<number>
+
   /** Ends all watches in good order, as an API server does that shuts down. */
   readonly closeWatches: Effect.Effect<void>
 
@@ -585,6 +588,8 @@ export const make = Effect.fnUntraced(function*(
     skipVersions: (count) => Effect.sync(() => objects.skipVersions(count)),
 
     compact: Effect.sync(() => objects.compact()),
+
+    openWatches: Effect.sync(() => objects.openWatches()),
 
     closeWatches: Effect.sync(() => objects.closeWatches()),
 

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Fiber, Layer, Queue, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import { mkdtemp, readFile, rm, stat } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -122,21 +123,22 @@ describe("a client", () => {
       assert.strictEqual((yield* a.get(key)).lease.holderIdentity, "b")
     }))
 
-  it.live("that is refused loses what waits for its answer", () =>
+  // On the test clock, so that the server's own wait can be seen to its end.
+  it.effect("that is refused loses what waits for its answer", () =>
     Effect.gen(function*() {
-      const { a, b, server } = yield* twoClients
-      const { lease } = yield* a.create(key, { holderIdentity: "a" })
+      const server = yield* LeaseApiServer.make()
       yield* server.setLatency("1 hour")
-      const waiting = yield* Effect.forkChild(reason(a.patch(key, lease.resourceVersion, { holderIdentity: "late" })))
-      yield* Effect.repeat(server.requests, { until: (requests) => requests.some(({ method }) => method === "PATCH") })
-      yield* server.refuse({ token: "token-a" })
-      const { outcomeUnknown } = yield* Effect.filterOrFail(
-        Fiber.join(waiting),
-        (reason) => reason._tag === "LeaseUnavailable"
+      const client = LeaseApiSuite.makeClient({ url: server.url, token: server.token })
+      const leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+      const waiting = yield* client.request("POST", leases, { metadata: { name: "x" } }).pipe(
+        Effect.exit,
+        Effect.forkChild
       )
-      assert.isTrue(outcomeUnknown)
-      yield* server.setLatency(0)
-      assert.strictEqual((yield* b.get(key)).lease.holderIdentity, "a")
+      yield* Effect.repeat(server.requests, { until: (requests) => requests.length === 1 })
+      yield* server.refuse()
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(waiting)))
+      yield* TestClock.adjust("2 hours")
+      assert.isUndefined(yield* server.cluster.lease(key))
     }))
 
   it.live("that is stalled hears nothing until it is restored, and what it sent is lost", () =>

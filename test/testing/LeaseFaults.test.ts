@@ -245,6 +245,27 @@ describe("the connection", () => {
       assert.deepStrictEqual((yield* follow(faults)).heard, ["Opened", "Applied d"])
     }))
 
+  it.effect("an answer on its way is lost with the connection, and held up with it", () =>
+    Effect.gen(function*() {
+      const { cluster, faults, lease, store } = yield* withLease
+      yield* faults.set({ patch: Fault.delayAnswer("2 seconds") })
+      const lost = yield* Effect.forkChild(store.patch(key, lease.resourceVersion, { holderIdentity: "b" }))
+      yield* TestClock.adjust("1 second")
+      yield* faults.stall
+      yield* TestClock.adjust("1 minute")
+      yield* faults.restore
+      yield* TestClock.adjust("1 minute")
+      assert.isUndefined(lost.pollUnsafe())
+      assert.strictEqual(yield* holder(cluster), "b")
+      const held = yield* Effect.forkChild(store.patch(key, lease.resourceVersion + 1n, { holderIdentity: "c" }))
+      yield* TestClock.adjust("1 second")
+      yield* faults.pause
+      yield* TestClock.adjust("1 minute")
+      assert.isUndefined(held.pollUnsafe())
+      yield* faults.restore
+      assert.strictEqual((yield* Fiber.join(held)).lease.holderIdentity, "c")
+    }))
+
   it.effect("pause holds everything up until restore", () =>
     Effect.gen(function*() {
       const { cluster, faults, lease, store } = yield* withLease

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Stream } from "effect"
+import { Clock, Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { type LeaseChange, LeaseStore } from "../../src/LeaseStore.ts"
 import { MemoryCluster, MemoryLeaseStore } from "../../src/testing/index.ts"
@@ -344,6 +344,21 @@ describe("time", () => {
       assert.deepStrictEqual(heard, ["Opened", "Applied ", "Bookmark"])
     }))
 })
+
+it.effect("watches end with their readers", () =>
+  Effect.gen(function*() {
+    const { cluster, store } = yield* make()
+    const read = (count: number) =>
+      Effect.forkChild(store.changes(key, undefined).pipe(Stream.take(count), Stream.runDrain))
+    const [first, second] = [yield* read(2), yield* read(100)]
+    yield* settle
+    assert.strictEqual(yield* cluster.openWatches, 2)
+    yield* store.create(key, {})
+    yield* Fiber.join(first)
+    assert.strictEqual(yield* cluster.openWatches, 1)
+    yield* Fiber.interrupt(second)
+    assert.strictEqual(yield* cluster.openWatches, 0)
+  }))
 
 it.effect("watches end in good order when the server closes them", () =>
   Effect.gen(function*() {

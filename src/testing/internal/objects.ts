@@ -69,6 +69,7 @@ export interface Objects {
   ) => Answer<Deletion>
   /** Without `since`, begins with the objects as they are. Events that have happened are handed over at once. */
   readonly watch: (target: WatchTarget, since: bigint | undefined, listener: Listener) => Answer<() => void>
+  readonly openWatches: () => number
   readonly closeWatches: () => void
   /** Takes versions as writes to objects of no interest would. */
   readonly skipVersions: (count: number) => void
@@ -411,6 +412,8 @@ export const make = (options: {
         listeners.delete(entry)
       })
     },
+
+    openWatches: () => listeners.size,
 
     closeWatches: () => {
       const open = [...listeners]
