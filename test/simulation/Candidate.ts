@@ -37,6 +37,7 @@ export interface ProgramOptions {
 export interface CandidateOptions {
   readonly name: string
   readonly rate: number
+  /** Of its node's wall clock, from the true one. */
   readonly wallOffset: number
   readonly witness: boolean
   readonly watch: boolean
@@ -63,11 +64,13 @@ export class Candidate {
   /** The newest process; earlier ones may still run where their Pod was deleted by force. */
   current: Incarnation | undefined
   podUid = ""
+  wallOffset: number
   private starts = 0
 
   constructor(simulation: Simulation, options: CandidateOptions) {
     this.simulation = simulation
     this.options = options
+    this.wallOffset = options.wallOffset
   }
 
   get name(): string {
@@ -112,14 +115,14 @@ export class Candidate {
     const process = new Process(world, {
       name: `${this.name}${this.starts}`,
       rate: this.options.rate,
-      wallOffset: this.options.wallOffset,
+      wallOffset: () => this.wallOffset,
       lateness: () => world.dice.chance(0.05) ? -world.dice.between(0, 0.9) * milli : world.dice.scale(0.01, 4) * milli
     })
     world.note(process.name, () => `starts as ${identity}`)
     const store = world.sync(MemoryLeaseStore.make(cluster, { name: process.name }))
     const faults = world.sync(
       Effect.provideService(
-        LeaseFaults.make(monitor.spy(identity, process, store)),
+        LeaseFaults.make(monitor.spy(this, identity, process, store)),
         Scope.Scope,
         world.sync(Scope.make())
       )
@@ -213,6 +216,7 @@ export class Candidate {
           }
           monitor.step(term, true)
         } else if (roll < 0.9) {
+          monitor.confirms++
           const asked = process.world.now
           if (Exit.isSuccess(yield* Effect.exit(term.leadership.confirm))) {
             monitor.confirmed(term, asked)

@@ -6,9 +6,9 @@ import { Clock as ClockRef } from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Leadership } from "../../src/Leadership.ts"
-import type { LeaseRecord, LeaseWrite } from "../../src/LeaseRecord.ts"
+import { instanceAnnotation, type LeaseRecord, type LeaseWrite } from "../../src/LeaseRecord.ts"
 import { LeaseStore } from "../../src/LeaseStore.ts"
-import type { Incarnation } from "./Candidate.ts"
+import type { Candidate, Incarnation } from "./Candidate.ts"
 import type { Simulation } from "./Simulation.ts"
 import { format, milli, type Process, second, Violation } from "./World.ts"
 
@@ -48,6 +48,9 @@ export class Monitor {
   steps = 0
   requestCount = 0
   lost = 0
+  confirms = 0
+  /** Requests of each process since the last time that it was emptied. */
+  readonly requestsOf = new Map<Process, number>()
 
   constructor(simulation: Simulation) {
     this.simulation = simulation
@@ -213,6 +216,7 @@ export class Monitor {
 
   onRequest(process: Process): void {
     this.requestCount++
+    this.requestsOf.set(process, (this.requestsOf.get(process) ?? 0) + 1)
     const { requestLimit } = this.simulation
     const now = this.world.now
     const times = this.requests.get(process) ?? []
@@ -236,7 +240,11 @@ export class Monitor {
   /** A write leaves its process. */
   onWrite(incarnation: Incarnation, resourceVersion: bigint | undefined, write: LeaseWrite): void {
     const { identity, process } = incarnation
-    if (resourceVersion !== undefined) {
+    if (resourceVersion === undefined) {
+      if (this.terms.some((term) => term.process === process && term.program !== "ended")) {
+        this.fail("never created again inside a term", process.name)
+      }
+    } else {
       const decidedOn = this.known.get(process)?.get(resourceVersion)
       if (decidedOn === undefined) {
         this.fail("every patch carries the version it was decided on", `${process.name} never saw v${resourceVersion}`)
@@ -247,6 +255,7 @@ export class Monitor {
       }
     }
     if (write.holderIdentity === "") {
+      this.simulation.onRelease?.()
       for (const term of this.terms) {
         if (term.process === process && term.program !== "ended") {
           this.fail("finalizers end before the release", `${describe(term)} is ${term.program}`)
@@ -261,8 +270,7 @@ export class Monitor {
   }
 
   /** The server's side of a connection: what is committed, and by whom. */
-  spy(identity: string, process: Process, store: LeaseStore["Service"]): LeaseStore["Service"] {
-    const { rate } = process.options
+  spy(candidate: Candidate, identity: string, process: Process, store: LeaseStore["Service"]): LeaseStore["Service"] {
     return LeaseStore.of({
       ...store,
       create: (key, write) =>
@@ -280,7 +288,7 @@ export class Monitor {
                 `${process.name} decided on v${resourceVersion}, and changed v${before?.resourceVersion}`
               )
             }
-            this.checkTakeover(process.name, identity, rate, before)
+            this.checkTakeover(candidate, identity, process, before, write)
             this.commit(process, identity, response.lease)
             return response
           })
@@ -288,23 +296,32 @@ export class Monitor {
     })
   }
 
-  private checkTakeover(name: string, identity: string, rate: number, before: LeaseRecord): void {
-    if (before.holderIdentity === identity) {
+  private checkTakeover(
+    candidate: Candidate,
+    identity: string,
+    process: Process,
+    before: LeaseRecord,
+    write: LeaseWrite
+  ): void {
+    const own = Number(Duration.toNanosUnsafe(candidate.options.settings.leaseDuration))
+    const instance = before.annotations[instanceAnnotation]
+    const writer = write.annotations?.[instanceAnnotation]
+    const resumes = writer === undefined || writer === null || instance === undefined || instance === writer ||
+      startOf(instance) <= startOf(writer)
+    if (before.holderIdentity === identity && resumes) {
       return
     }
-    const duration = before.leaseDurationSeconds === undefined
-      ? this.simulation.timing.leaseDuration
-      : before.leaseDurationSeconds * second
+    const duration = before.leaseDurationSeconds === undefined ? own : before.leaseDurationSeconds * second
     const [since, wait] = before.holderIdentity !== ""
       ? [this.holderWroteAt, duration]
       : before.leaseDurationSeconds === 1
       ? [0, 0]
-      : [this.changedAt, this.simulation.timing.leaseDuration]
-    const waited = (this.world.now - since) * rate
+      : [this.changedAt, own]
+    const waited = (this.world.now - since) * process.options.rate
     if (waited < wait - 2) {
       this.fail(
         "nobody overwrites another's live lease",
-        `${name} took that of "${before.holderIdentity}" after ${(waited / second).toFixed(3)} s by its clock`
+        `${process.name} took that of "${before.holderIdentity}" after ${(waited / second).toFixed(3)} s by its clock`
       )
     }
   }
@@ -325,7 +342,7 @@ export class Monitor {
   }
 
   /** Somebody else may have changed the Lease. */
-  onForeign(lease: LeaseRecord | undefined): void {
+  onForeign(lease: LeaseRecord | undefined, byHolder: boolean): void {
     if (lease?.resourceVersion === this.record?.resourceVersion && lease?.uid === this.record?.uid) {
       return
     }
@@ -334,12 +351,15 @@ export class Monitor {
       () => lease === undefined ? "no Lease" : `v${lease.resourceVersion} by others: held by "${lease.holderIdentity}"`
     )
     this.changedAt = this.world.now
-    if (lease?.holderIdentity !== this.record?.holderIdentity || lease?.uid !== this.record?.uid) {
+    if (byHolder || lease?.holderIdentity !== this.record?.holderIdentity || lease?.uid !== this.record?.uid) {
       this.holderWroteAt = this.world.now
     }
     this.record = lease
   }
 }
+
+/** When the campaign with this instance id began. */
+const startOf = (instance: string): bigint => BigInt(/^[0-9]+/.exec(instance)?.[0] ?? 0)
 
 const describe = (term: ObservedTerm): string =>
   `${term.process.name} (token ${term.leadership.fencingToken}, since ${format(term.begun)})`

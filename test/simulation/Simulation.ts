@@ -5,13 +5,14 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import * as LeaderElectionConfig from "../../src/LeaderElectionConfig.ts"
-import type { LeaseKey } from "../../src/LeaseRecord.ts"
 import { MemoryCluster } from "../../src/testing/index.ts"
 import { Candidate, type Incarnation } from "./Candidate.ts"
+import { ClientGo } from "./ClientGo.ts"
 import { Monitor } from "./Monitor.ts"
+import * as Orderly from "./orderly.ts"
 import * as Dice from "./random.ts"
 import * as Storm from "./storm.ts"
-import { format, milli, second, Violation, World } from "./World.ts"
+import { format, key, milli, second, Violation, World } from "./World.ts"
 
 /** What a run came to. */
 export interface Outcome {
@@ -29,8 +30,6 @@ export interface Outcome {
   readonly timeline: ReadonlyArray<string>
 }
 
-export const key: LeaseKey = { namespace: "default", name: "demo" }
-
 export class Simulation {
   readonly world: World
   readonly dice: Dice.Dice
@@ -39,7 +38,10 @@ export class Simulation {
   readonly candidates: Array<Candidate> = []
   readonly weather: Storm.Weather
   readonly faults = new Map<string, number>()
+  /** One fault at a time, with time to recover between them. */
+  readonly orderly: boolean
   readonly timing: {
+    readonly shortestLease: number
     readonly leaseDuration: number
     readonly renewDeadline: number
     readonly retryPeriod: number
@@ -50,9 +52,12 @@ export class Simulation {
   /** Whether R + S ≤ D / (1 + e) holds. */
   readonly programsNeverOverlap: boolean
   readonly requestLimit: number
-  readonly stormEnds: number
+  stormEnds: number
   /** The last moment at which a fault, or a late effect of one, can have happened. */
   lastFault = 0
+  clientGo: ClientGo | undefined
+  /** Called when a release is about to leave its process. */
+  onRelease: (() => void) | undefined
   private firstLeaderAt: number | undefined
   private endsAt = 0
 
@@ -68,24 +73,33 @@ export class Simulation {
       )
     )
 
-    const leaseSeconds = dice.pick([15, 15, 15, 6, 10, 30])
-    const settings = {
-      ...LeaderElectionConfig.defaultsFor(Duration.seconds(leaseSeconds)),
-      ...key
-    }
-    const leaseDuration = leaseSeconds * second
-    const renewDeadline = nanos(settings.renewDeadline)
-    const retryPeriod = nanos(settings.retryPeriod)
+    this.orderly = dice.chance(0.25)
     const skew = dice.pick([0, 0, 0.001, 0.01, 0.1, 0.2, 0.45])
-    const ending = leaseDuration / (1 + skew) - renewDeadline - 0.1 * second
+    const leaseSeconds = dice.pick([15, 15, 15, 6, 10, 30])
+    // Some runs have candidates of two durations: none is smaller than another's renewDeadline.
+    const mixed = skew <= 0.1 && dice.chance(0.2)
+    const choices = (mixed ? [leaseSeconds, Math.floor(leaseSeconds * 1.3)] : [leaseSeconds]).map((seconds) =>
+      Object.assign(LeaderElectionConfig.defaultsFor(Duration.seconds(seconds)), key)
+    )
+    const shortest = choices[0]!
+    const longest = choices.at(-1)!
+    const ending = nanos(shortest.leaseDuration) / (1 + skew) - nanos(longest.renewDeadline) - 0.1 * second
     this.programsNeverOverlap = ending > 0
-    this.timing = { leaseDuration, renewDeadline, retryPeriod, ending: Math.max(0, ending), skew }
+    this.timing = {
+      shortestLease: nanos(shortest.leaseDuration),
+      leaseDuration: nanos(longest.leaseDuration),
+      renewDeadline: nanos(longest.renewDeadline),
+      retryPeriod: nanos(longest.retryPeriod),
+      ending: Math.max(0, ending),
+      skew
+    }
+    const { retryPeriod } = this.timing
     this.requestLimit = 40 + Math.ceil((10 * second) / retryPeriod) * 6
     this.monitor = new Monitor(this)
     this.world.check = () => this.monitor.check()
     this.weather = new Storm.Weather(this)
 
-    this.stormEnds = Math.ceil(dice.between(60, 240) * second * (leaseSeconds / 15))
+    this.stormEnds = this.orderly ? Infinity : Math.ceil(dice.between(60, 240) * second * (leaseSeconds / 15))
     const count = dice.pick([2, 2, 3, 3, 3, 4, 5, 7])
     const base = dice.chance(0.7) ? 1 : 1 / (1 + skew)
     for (let i = 0; i < count; i++) {
@@ -93,19 +107,30 @@ export class Simulation {
         name: "abcdefg"[i]!,
         rate: base * (1 + skew * dice.pick([0, 1, dice.next()])),
         wallOffset: Math.floor(dice.pick([0, dice.between(-5, 5), dice.between(-86_400, 86_400)]) * second),
-        witness: true,
+        witness: dice.chance(0.8),
         watch: dice.chance(0.9),
-        settings,
+        settings: dice.pick(choices),
         owned: dice.chance(0.8),
         program: {
           ending: this.timing.ending,
-          lifetime: () => dice.chance(0.8) ? Infinity : dice.scale(0.1, 60) * second
+          lifetime: () => this.orderly || dice.chance(0.8) ? Infinity : dice.scale(0.1, 60) * second
         }
       })
       this.candidates.push(candidate)
       this.world.at(dice.between(0, dice.chance(0.5) ? 0.1 : 40) * second, () => candidate.start())
     }
-    Storm.plan(this)
+    if (dice.chance(0.1)) {
+      this.fault("somebody edits a label all the time")
+      Storm.busybody(this)
+    }
+    if (dice.chance(0.1) && !this.orderly) {
+      this.clientGo = new ClientGo(this)
+    }
+    if (this.orderly) {
+      Orderly.plan(this)
+    } else {
+      Storm.plan(this)
+    }
   }
 
   get isCalm(): boolean {
@@ -119,9 +144,9 @@ export class Simulation {
   }
 
   /** Does something to the cluster that is nobody's request. */
-  foreign<A, E>(effect: Effect.Effect<A, E>): A | undefined {
+  foreign<A, E>(effect: Effect.Effect<A, E>, byHolder = false): A | undefined {
     const done = this.world.sync(Effect.match(effect, { onFailure: () => undefined, onSuccess: (value) => value }))
-    this.monitor.onForeign(this.world.sync(this.cluster.lease(key)))
+    this.monitor.onForeign(this.world.sync(this.cluster.lease(key)), byHolder)
     this.collect()
     return done
   }
@@ -164,12 +189,46 @@ export class Simulation {
     }
   }
 
+  /** How long it may take after the last fault and its late effects until somebody leads. */
+  bound(): number {
+    const { ending, leaseDuration, retryPeriod, skew } = this.timing
+    return 2 * leaseDuration * (1 + skew) + ending + leaseDuration / 2 + 4 * retryPeriod
+  }
+
+  private leads(): boolean {
+    return this.clientGo?.leads === true || this.monitor.leader() !== undefined
+  }
+
+  /** Nothing happens: the leader stays, and nobody makes more requests than it takes. */
+  private watchCalm(duration: number): void {
+    const { monitor, timing } = this
+    const { confirms, lost } = monitor
+    const leader = monitor.leader()
+    monitor.requestsOf.clear()
+    this.world.run(this.world.now + duration)
+    if (monitor.lost !== lost || !this.leads()) {
+      throw new Violation("a healthy leader is not lost", "the leader changed although nothing happened")
+    }
+    for (const [process, requests] of monitor.requestsOf) {
+      const { renewInterval } = leader?.incarnation.candidate.options.settings ?? {}
+      const renewals = renewInterval === undefined ? 0 : (duration * process.options.rate) / nanos(renewInterval)
+      const limit = leader?.process === process
+        ? (renewals + monitor.confirms - confirms + 2) *
+          (this.faults.has("somebody edits a label all the time") ? 4 : 1)
+        : (1.3 * duration * process.options.rate) / (timing.shortestLease / 8) + 8
+      if (requests > limit) {
+        throw new Violation("requests stay few", `${process.name} made ${requests} while nothing happened`)
+      }
+    }
+  }
+
   run(): Outcome {
-    const { skew, leaseDuration, retryPeriod } = this.timing
     let violation: Violation | undefined
     let leaderless = 0
     try {
-      this.world.run(this.stormEnds)
+      while (this.stormEnds > this.world.now) {
+        this.world.run(Math.min(this.stormEnds, this.world.now + 60 * second))
+      }
       Storm.end(this)
       // Late effects may have late effects.
       while (this.lastFault > this.world.now) {
@@ -178,20 +237,16 @@ export class Simulation {
       const calm = this.world.now
       this.world.note("world", () => "CALM: nothing happens from now on")
       this.endsAt = calm
-      const bound = 2 * leaseDuration * (1 + skew) + this.timing.ending + leaseDuration / 2 + 4 * retryPeriod
-      if (this.monitor.leader() !== undefined) {
+      const bound = this.bound()
+      if (this.leads()) {
         this.firstLeaderAt = calm
       }
       this.world.run(calm + bound)
       leaderless = (this.firstLeaderAt ?? this.world.now) - calm
-      if (this.monitor.leader() === undefined) {
+      if (!this.leads()) {
         throw new Violation("somebody leads after the last fault", `nobody after ${format(bound)} s of calm`)
       }
-      const { lost } = this.monitor
-      this.world.run(calm + bound + 4 * leaseDuration)
-      if (this.monitor.lost !== lost || this.monitor.leader() === undefined) {
-        throw new Violation("a healthy leader is not lost", "the leader changed although nothing happened")
-      }
+      this.watchCalm(4 * this.timing.leaseDuration)
     } catch (error) {
       if (!(error instanceof Violation)) {
         throw error

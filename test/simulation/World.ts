@@ -20,6 +20,9 @@ import * as Dice from "./random.ts"
 export const second = 1_000_000_000
 export const milli = 1_000_000
 
+/** The Lease that all is about. */
+export const key = { namespace: "default", name: "demo" }
+
 /** 2026-01-01T00:00:00Z: the server's wall clock at the start of a run. */
 export const epoch = Date.UTC(2026, 0, 1)
 
@@ -187,8 +190,8 @@ export class World {
 export interface ProcessOptions {
   readonly name: string
   readonly rate: number
-  /** Of its wall clock, from the true one. */
-  readonly wallOffset: number
+  /** Of its wall clock, from the true one: the node's, and so that of every process there. */
+  readonly wallOffset: () => number
   /** Nanoseconds that a timer fires after (or, by less than a millisecond, before) it is due. */
   readonly lateness: () => number
 }
@@ -211,7 +214,6 @@ export class Process {
   /** True time at which the last stall or suspension ended. */
   stalledUntil = -1
   suspendedUntil = -1
-  private wallSteps = 0
   private readonly started: number
   private suspended = 0
   private suspendedAt = 0
@@ -252,12 +254,7 @@ export class Process {
   }
 
   wall(): number {
-    return Math.floor((this.world.now - this.started) * this.options.rate) + this.started + this.options.wallOffset +
-      this.wallSteps
-  }
-
-  stepWall(by: number): void {
-    this.wallSteps += by
+    return Math.floor(this.world.now * this.options.rate) + this.options.wallOffset()
   }
 
   /** A message arrives: handled now, after the stall, or never. */

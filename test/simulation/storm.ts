@@ -5,8 +5,8 @@ import * as Duration from "effect/Duration"
 import { instanceAnnotation, stepDownAnnotation } from "../../src/LeaseRecord.ts"
 import { Fault, type LeaseFaults, type MemoryCluster } from "../../src/testing/index.ts"
 import type { Candidate, Incarnation } from "./Candidate.ts"
-import { key, type Simulation } from "./Simulation.ts"
-import { epoch, milli, second } from "./World.ts"
+import type { Simulation } from "./Simulation.ts"
+import { epoch, key, milli, second } from "./World.ts"
 
 /** Something that befalls the requests of a connection for a while. */
 interface Episode {
@@ -17,7 +17,7 @@ interface Episode {
   readonly verbs: ReadonlyArray<LeaseFaults.Verb>
 }
 
-const requestFaults = [
+export const requestFaults = [
   "slow answer",
   "slow request",
   "request lost",
@@ -168,9 +168,9 @@ export class Weather {
     this.next.set(incarnation, { kind, verb })
   }
 
-  /** Whether the single fault is still to come. */
-  isPending(incarnation: Incarnation): boolean {
-    return this.next.has(incarnation)
+  /** Single faults that are still to come do not. */
+  forget(): void {
+    this.next.clear()
   }
 
   cut(incarnation: Incarnation, how: "refuse" | "stall" | "pause", duration: number): void {
@@ -363,7 +363,7 @@ const acts: { readonly [name: string]: Act } = {
     if (candidate.current !== undefined) {
       simulation.fault("wall clock step")
       simulation.world.note("fault", () => `wall clock of ${candidate.name} steps by ${(by / second).toFixed(3)} s`)
-      candidate.current.process.stepWall(by)
+      candidate.wallOffset += by
     }
   },
 
@@ -442,6 +442,18 @@ const acts: { readonly [name: string]: Act } = {
     simulation.world.sync(simulation.cluster.closeWatches)
   },
 
+  // Two live processes under one identity: what is promised of them is only that the others do not suffer.
+  duplicate: (simulation, candidate) => {
+    const { dice, world } = simulation
+    if (candidate.alive) {
+      const duration = dice.scale(1, 60) * second
+      simulation.fault("duplicated identity", duration)
+      const duplicate = candidate.duplicate()
+      world.note("fault", () => `${duplicate.process.name} uses the identity of another live process`)
+      world.after(duration, () => candidate.kill(duplicate))
+    }
+  },
+
   "versions taken": (simulation) => {
     simulation.world.sync(simulation.cluster.skipVersions(simulation.dice.int(1, 50)))
   },
@@ -501,6 +513,7 @@ const weights: ReadonlyArray<readonly [name: string, weight: number]> = [
   ["lease applied again", 1],
   ["lease emptied", 1],
   ["lease edited", 2],
+  ["duplicate", 0.3],
   ["compaction", 0.5],
   ["watches closed", 0.5],
   ["versions taken", 0.5],
@@ -509,6 +522,21 @@ const weights: ReadonlyArray<readonly [name: string, weight: number]> = [
   ["connection", 4],
   ["watch", 3]
 ]
+
+/**
+ * Somebody who edits a label again and again, also when all else is calm. Not where the Lease has no holder: there any
+ * edit puts off the next take, so that one who edits more often than every leaseDuration would keep everybody waiting.
+ */
+export const busybody = (simulation: Simulation): void => {
+  const { cluster, dice, timing, world } = simulation
+  const next = () => {
+    if (simulation.monitor.record?.holderIdentity !== "") {
+      simulation.foreign(cluster.editLease(key, { metadata: { labels: { touched: String(world.now) } } }))
+    }
+    world.after(timing.shortestLease * dice.between(0.1, 0.3), next)
+  }
+  world.after(dice.between(0, 60) * second, next)
+}
 
 export const plan = (simulation: Simulation): void => {
   const { dice, world } = simulation

@@ -44,6 +44,7 @@ const { simulate } = await import("./Simulation.ts")
 for (let seed = job.from; seed <= job.to; seed += job.step) {
   const { timeline: _, violation, ...figures } = simulate(seed)
   const report: Report = { ...figures, invariant: violation?.invariant, message: violation?.message }
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   parentPort?.postMessage(report)
   if (job.stop && violation !== undefined) {
     break

@@ -1,0 +1,171 @@
+/**
+ * One fault at a time, with time to recover between them: a healthy leader is not lost to it, and whoever takes over
+ * does so within the time that is promised for that fault.
+ */
+import type { Incarnation } from "./Candidate.ts"
+import type { ObservedTerm } from "./Monitor.ts"
+import type { Simulation } from "./Simulation.ts"
+import { type RequestFault, requestFaults } from "./storm.ts"
+import { format, key, milli, second, Violation } from "./World.ts"
+
+/** A fault for the leader, and by when who leads again. */
+type Act = (simulation: Simulation, leader: ObservedTerm) => Expectation
+
+interface Expectation {
+  readonly name: string
+  /** The term has to survive. */
+  readonly keeps: boolean
+  /** Somebody leads within this time. */
+  readonly within: number
+}
+
+/** How late timers and the code between two requests may be, all together. */
+const slack = 50 * milli
+
+const slowestRate = ({ candidates }: Simulation): number => Math.min(...candidates.map(({ options }) => options.rate))
+
+const labelNow = (simulation: Simulation): void => {
+  const labels = { touched: String(simulation.world.now) }
+  simulation.foreign(simulation.cluster.editLease(key, { metadata: { labels } }))
+}
+
+const restartLater = (simulation: Simulation, { candidate }: Incarnation, delay: number): void => {
+  simulation.world.after(delay, () => candidate.start())
+}
+
+const acts: ReadonlyArray<Act> = [
+  (simulation, { incarnation }) => {
+    const kind: RequestFault = simulation.dice.pick(requestFaults)
+    simulation.weather.once(incarnation, kind, "patch")
+    return { name: `one renewal: ${kind}`, keeps: true, within: 0 }
+  },
+
+  (simulation, { incarnation }) => {
+    simulation.fault("Lease edited")
+    simulation.weather.once(incarnation, simulation.dice.pick(["hang", "429", "500"]), "get")
+    labelNow(simulation)
+    return { name: "a label, and the read after the conflict fails", keeps: true, within: 0 }
+  },
+
+  (simulation, { process }) => {
+    const { dice, timing, world } = simulation
+    const duration = dice.scale(0.02, timing.shortestLease / second / 6) * second
+    simulation.fault("stall")
+    process.stall()
+    world.after(duration, () => process.resume(dice.chance(0.5)))
+    return { name: `stall of ${format(duration)} s`, keeps: true, within: 0 }
+  },
+
+  (simulation, { incarnation }) => {
+    simulation.weather.watches(incarnation, simulation.dice.pick(["cut", "end"]), 0)
+    return { name: "watch", keeps: true, within: 0 }
+  },
+
+  (simulation, { incarnation }) => {
+    const { timing, weather } = simulation
+    simulation.fault("crash")
+    incarnation.candidate.kill(incarnation)
+    restartLater(simulation, incarnation, 2.5 * timing.leaseDuration)
+    const seen = simulation.candidates.every(({ options }) => options.watch)
+      ? weather.eventDelay
+      : timing.retryPeriod + weather.roundTrip
+    return {
+      name: "crash",
+      keeps: false,
+      within: timing.leaseDuration / slowestRate(simulation) + seen + 4 * weather.roundTrip + slack
+    }
+  },
+
+  (simulation, { incarnation }) => {
+    const { dice, timing, weather, world } = simulation
+    const { candidate } = incarnation
+    const delay = dice.scale(0.01, 0.5) * timing.shortestLease / (1 + timing.skew)
+    simulation.fault("container restart")
+    candidate.kill(incarnation)
+    restartLater(simulation, incarnation, delay)
+    world.after(delay + 4 * weather.roundTrip + slack, () => {
+      const leader = simulation.monitor.leader()
+      if (leader?.incarnation.candidate !== candidate) {
+        world.violate(
+          new Violation("a container that was restarted leads on at once", `${candidate.name} after ${format(delay)} s`)
+        )
+      }
+    })
+    return { name: "container restart", keeps: false, within: delay + 4 * weather.roundTrip + slack }
+  },
+
+  (simulation, { incarnation }) => {
+    const { dice, timing, weather } = simulation
+    const { candidate } = incarnation
+    simulation.fault("SIGTERM")
+    candidate.terminate(incarnation)
+    const conflict = dice.chance(0.5)
+    if (conflict) {
+      // Right before the release is sent.
+      simulation.onRelease = () => {
+        simulation.onRelease = undefined
+        labelNow(simulation)
+      }
+    }
+    restartLater(simulation, incarnation, 2 * timing.leaseDuration)
+    const watched = simulation.candidates.some((other) => other !== candidate && other.options.watch)
+    return {
+      name: conflict ? "SIGTERM, and a conflict on release" : "SIGTERM",
+      keeps: false,
+      within: timing.ending / slowestRate(simulation) + (conflict ? 4 : 2) * weather.roundTrip + slack +
+        (watched ? weather.eventDelay : timing.retryPeriod + weather.roundTrip)
+    }
+  },
+
+  (simulation, { incarnation }) => {
+    const { cluster, timing, weather } = simulation
+    const { candidate } = incarnation
+    simulation.fault("Pod deleted")
+    candidate.kill(incarnation)
+    simulation.foreign(cluster.deletePod(candidate.podKey))
+    restartLater(simulation, incarnation, 2.5 * timing.leaseDuration)
+    return {
+      name: "Pod deleted",
+      keeps: false,
+      within: 2 * timing.leaseDuration / slowestRate(simulation) + timing.ending + 6 * weather.roundTrip + 11 * second
+    }
+  }
+]
+
+export const plan = (simulation: Simulation): void => {
+  const { dice, monitor, timing, weather, world } = simulation
+  const pause = 3 * timing.leaseDuration * (1 + timing.skew)
+  let left = dice.int(3, 12)
+
+  const begin = (): void => {
+    const leader = monitor.leader()
+    if (leader === undefined) {
+      throw world.violate(new Violation("somebody leads", "nobody, although one fault at a time is all that happens"))
+    }
+    if (left === 0) {
+      simulation.stormEnds = world.now
+      return
+    }
+    left--
+    weather.forget()
+    const { lost } = monitor
+    const { keeps, name, within } = dice.pick(acts)(simulation, leader)
+    world.note("fault", () => `${leader.process.name}: ${name}`)
+    if (!keeps) {
+      world.after(within, () => {
+        if (monitor.leader() === undefined) {
+          world.violate(new Violation("prompt takeover", `nobody leads ${format(within)} s after: ${name}`))
+        }
+      })
+    }
+    world.after(Math.max(pause, within + second), () => {
+      if (keeps && (monitor.lost !== lost || monitor.leader() !== leader)) {
+        world.violate(new Violation("a healthy leader is not lost", `to: ${name}`))
+      }
+      begin()
+    })
+  }
+
+  // Everybody has started, and the Lease is old enough for a container that is restarted to lead on at once.
+  world.after(40 * second + 4 * timing.leaseDuration * (1 + timing.skew), begin)
+}
