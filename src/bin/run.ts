@@ -113,7 +113,7 @@ const leftBehind = Duration.seconds(2)
 
 /** Runs COMMAND, and gives its exit code. Interrupted when the term is lost: COMMAND has ended then. */
 const runCommand = Effect.fnUntraced(
-  function*(plan: Plan, signals: Signals, guard: Guard.Guard | undefined) {
+  function*(plan: Plan, signals: Signals) {
     const leadership = yield* Leadership
     const election = yield* LeaderElection
     const { settings } = election
@@ -128,6 +128,7 @@ const runCommand = Effect.fnUntraced(
       })
     )
 
+    const guard = yield* Guard.make
     if (signals.stop !== undefined) {
       // Told to end in the moment in which the term began: no COMMAND is started any more.
       return yield* Effect.never
@@ -146,9 +147,11 @@ const runCommand = Effect.fnUntraced(
       }),
       (child, exit) =>
         Effect.gen(function*() {
-          if (Exit.isFailure(exit)) {
-            yield* Child.end(child, Duration.max(Duration.subtract(yield* left, killMargin), Duration.zero))
+          if (Exit.isSuccess(exit)) {
+            // It has ended by itself, and there will be no other: no signal can change how `run` ends now.
+            return
           }
+          yield* Child.end(child, Duration.max(Duration.subtract(yield* left, killMargin), Duration.zero))
           signals.child = undefined
           if (signals.stop !== undefined && plan.again) {
             Deferred.doneUnsafe(signals.stopped, Exit.succeed(signals.stop))
@@ -212,8 +215,7 @@ const killAfter = Effect.fnUntraced(function*(plan: Plan, signals: Signals, chil
 const run = Effect.fnUntraced(
   function*(plan: Plan, signals: Signals) {
     const election = yield* LeaderElection
-    const guard = yield* Guard.make
-    const term = runCommand(plan, signals, guard)
+    const term = runCommand(plan, signals)
     const terms = plan.again ? whileLeadingForever(term) : election.whileLeading(term)
     const exitCode = yield* Effect.raceFirst(
       terms,

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { writeFile } from "node:fs/promises"
+import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { afterAll, beforeAll } from "vitest"
-import { exitCodes, ofSignal } from "../../src/bin/exitCodes.ts"
+import { descriptions, exitCodes, ofSignal } from "../../src/bin/exitCodes.ts"
 import { LeaseApiServer } from "../../src/testing/index.ts"
 import { bundle, type Executable, Running } from "./Executable.ts"
 
@@ -107,6 +107,21 @@ describe("help", () => {
     assert.strictEqual(run.code, 0)
     assert.include(run.stdout, "EXAMPLES")
     assert.include(run.stdout, "leader-election run --name my-job -- node worker.js")
+  }, limit)
+
+  it("agrees with the documentation", async () => {
+    const documentation = await readFile(new URL("../../docs/command-line.md", import.meta.url), "utf8")
+    for (const [code] of descriptions) {
+      assert.include(documentation, `\n| ${code} |`)
+    }
+    for (const command of ["run", "serve", "step-down"]) {
+      const { stdout } = await finish([command, "--help"])
+      for (const [flag] of stdout.matchAll(/^ {2}--[a-z-]+/gm)) {
+        if (!["--help", "--version"].includes(flag.trim())) {
+          assert.include(documentation, flag.trim())
+        }
+      }
+    }
   }, limit)
 
   it("has the version, and completions for the shells", async () => {

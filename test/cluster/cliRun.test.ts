@@ -262,6 +262,38 @@ describe("run", () => {
     await two.until(says("starts"))
   })
 
+  it("leaves no COMMAND of a later term behind either", async () => {
+    await using trial = await makeTrial()
+    const run = trial.run("one", [...quick, "--again"], stubborn)
+    await run.until(says("pids"))
+    await trial.cluster.admin.deleteLease(trial.namespace, leaseName)
+    await run.until(({ stdout }) => stdout.split("pids").length === 3)
+    // Longer than the guard waits for a word.
+    await sleep(leaseDuration + 500)
+    const pids = [...run.stdout.matchAll(/pids ([\d ]+)\n/g)].map(([, text]) => (text ?? "").split(" ").map(Number))
+    assert.isTrue(await isAlive(pids[1]?.[0] ?? 0))
+    run.signal("SIGKILL")
+    await eventually("COMMAND and its child are gone", async () => {
+      const alive = await Promise.all(pids.flat().map(isAlive))
+      return alive.every((is) => !is)
+    }, 1_000)
+  })
+
+  it("ends with the exit code of COMMAND, whatever it is told while it releases the Lease", async () => {
+    const cluster = await sharedCluster()
+    await using proxy = await Proxy.start(cluster)
+    await using trial = await makeTrial({ server: proxy.url })
+    const run = trial.run("one", quick, ["sh", "-c", "trap 'exit 3' TERM; echo starts; while :; do sleep 0.05; done"])
+    await run.until(says("starts"))
+    proxy.setDelay(300)
+    run.signal("SIGTERM")
+    await run.until(logs("has ended with 3"))
+    run.signal("SIGTERM")
+    run.signal("SIGINT")
+    assert.strictEqual((await run.exit).code, 3)
+    await cluster[Symbol.asyncDispose]()
+  })
+
   it("kills COMMAND through its guard when it is stopped for longer than the Lease allows", async () => {
     await using trial = await makeTrial()
     const one = trial.run("one", quick, stubborn)
