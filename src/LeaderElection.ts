@@ -360,7 +360,7 @@ export const make: Effect.Effect<
 
   const acquireTenure = Effect.gen(function*() {
     yield* campaignOnce
-    const holding: Campaign.Holding = { author: undefined, tenure: undefined, uncertain: false }
+    const holding: Campaign.Holding = { author: undefined, tenure: undefined, uncertain: undefined }
     const campaign: Campaign.Campaign = { environment, observer, memory, holding, onHolding }
     yield* Effect.forkScoped(observer.watch, { startImmediately: true })
     // Runs when everything that is registered after it, the renewal among it, has ended.

@@ -12,7 +12,7 @@ import * as Result from "effect/Result"
 import { DuplicateIdentity, LeaderElectionError, LeaseRefused } from "../LeaderElectionError.ts"
 import type { TakeoverCause, Term } from "../LeaderElectionStatus.ts"
 import { isOutcomeUnknown, type LeaseError, type LeaseVerb, retryAfter } from "../LeaseError.ts"
-import { formatKey } from "../LeaseRecord.ts"
+import { formatKey, type LeaseRecord } from "../LeaseRecord.ts"
 import { type Moment, nextAttempt } from "./deadlines.ts"
 import { decide, type Decision } from "./decision.ts"
 import { type Environment, nanos, waitUntil } from "./environment.ts"
@@ -46,8 +46,8 @@ export const makeMemory = (): Memory => ({
 export interface Holding {
   author: Writes.Author | undefined
   tenure: Tenure.Tenure | undefined
-  /** A create or take of unknown outcome. */
-  uncertain: boolean
+  /** A create or take of unknown outcome. It may be applied as long as the Lease stays what it was decided on. */
+  uncertain: { readonly decidedOn: LeaseRecord | "absent" } | undefined
 }
 
 export interface Campaign {
@@ -87,7 +87,7 @@ export const run = Effect.fnUntraced(function*(campaign: Campaign) {
       return { tenure, term }
     }
     campaign.holding.tenure = undefined
-    campaign.holding.uncertain = tenure.gone === undefined
+    campaign.holding.uncertain = tenure.gone === undefined ? { decidedOn: tenure.lease } : undefined
     yield* campaign.onHolding(undefined)
   }
 })
@@ -255,10 +255,10 @@ class Candidate {
   ): Effect.Effect<Option.Option<Tenure.Tenure>, LeaderElectionError> {
     return Effect.gen({ self: this }, function*() {
       const { holding, observer } = this.campaign
-      const { version } = observer.observation()
+      const { lease: decidedOn, version } = observer.observation()
       const uncertain = holding.uncertain
       // Also where this is interrupted before the answer.
-      holding.uncertain = true
+      holding.uncertain = { decidedOn: decidedOn === "unknown" ? "absent" : decidedOn }
       const made = yield* observer.attempt(verb, start, request)
       yield* observer.learn(made)
       if (Result.isSuccess(made.result)) {
@@ -269,7 +269,9 @@ class Candidate {
         return Option.some(Tenure.make({ author: this.author, cause, lease, start, firstDue }))
       }
       const error = made.result.failure
-      holding.uncertain = uncertain || isOutcomeUnknown(error)
+      if (!isOutcomeUnknown(error)) {
+        holding.uncertain = uncertain
+      }
       switch (error.reason._tag) {
         case "LeaseConflict": {
           this.conflicts++

@@ -6,9 +6,10 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { isOutcomeUnknown, retryAfter } from "../LeaseError.ts"
-import type { Campaign } from "./campaign.ts"
+import type { Campaign, Holding } from "./campaign.ts"
 import { isHeldBy } from "./decision.ts"
-import { nanos, sleepUntil } from "./environment.ts"
+import { nanos, sleepUntil, waitUntil } from "./environment.ts"
+import type { Observation } from "./observation.ts"
 import * as Tenure from "./tenure.ts"
 import * as Writes from "./writes.ts"
 
@@ -23,7 +24,7 @@ import * as Writes from "./writes.ts"
 export const release = Effect.fnUntraced(function*(campaign: Campaign) {
   const { environment, holding } = campaign
   const { author, tenure } = holding
-  if (author === undefined || tenure?.gone !== undefined || (tenure === undefined && !holding.uncertain)) {
+  if (author === undefined || tenure?.gone !== undefined || (tenure === undefined && holding.uncertain === undefined)) {
     return
   }
   if (tenure !== undefined && Tenure.hasOverrun(environment, tenure, yield* environment.moment)) {
@@ -43,7 +44,7 @@ const attempts = Effect.fnUntraced(function*(
   author: Writes.Author,
   tenure: Tenure.Tenure | undefined
 ) {
-  const { environment, memory, observer } = campaign
+  const { environment, holding, memory, observer } = campaign
   const { requestTimeout, retryPeriod } = environment.timing
   const limit = (yield* environment.monotonic) + 2n * retryPeriod + requestTimeout
   // A take whose answer never came: only a read tells whether there is anything to release.
@@ -56,13 +57,17 @@ const attempts = Effect.fnUntraced(function*(
     }
     const made = read ? yield* observer.read : undefined
     let failure = made !== undefined && Result.isFailure(made.result) ? made.result.failure : undefined
-    const { lease } = observer.observation()
-    if (failure?.reason._tag === "LeaseNotFound" || (failure === undefined && lease === "absent")) {
-      return "gone"
-    }
-    if (failure === undefined) {
+    if (failure === undefined || failure.reason._tag === "LeaseNotFound") {
+      const { lease } = observer.observation()
       if (typeof lease === "string" || (tenure !== undefined && lease.uid !== tenure.uid) || !isHeldBy(lease, author)) {
-        return "gone"
+        const again = start.monotonic + retryPeriod
+        if (!mayComeLate(holding, lease) || again >= limit) {
+          return "gone"
+        }
+        // The read itself was heard.
+        observer.heard.closeUnsafe()
+        yield* waitUntil(environment, again, observer.heard)
+        continue
       }
       const renewTime = yield* Tenure.nextRenewTime(environment, memory, lease.renewTime)
       const write = Writes.release(lease, renewTime, { owner: !memory.ownerRefused })
@@ -99,3 +104,10 @@ const attempts = Effect.fnUntraced(function*(
     yield* sleepUntil(environment, again)
   }
 })
+
+/** Whether a take that was never answered may still be applied: while the Lease is what it was decided on, its guard holds. */
+const mayComeLate = ({ tenure, uncertain }: Holding, lease: Observation["lease"]): boolean =>
+  tenure === undefined && uncertain !== undefined &&
+  (typeof lease === "string" || typeof uncertain.decidedOn === "string"
+    ? lease === uncertain.decidedOn
+    : lease.resourceVersion === uncertain.decidedOn.resourceVersion)
