@@ -30,7 +30,7 @@ import * as Screen from "./timelineScreen.ts"
 const leaseDuration = 5
 const replicaCount = 3
 /** What the axis has room for at first. */
-const expectedSeconds = 40
+const expectedSeconds = 35
 
 const fail = (message: string) => new CommandFailure({ exitCode: exitCodes.failure, message })
 
@@ -124,12 +124,14 @@ export const demo = Effect.fnUntraced(
 
     // --- What is shown ---
 
-    const zero = yield* Replica.now
+    // The axis begins with the first candidate, however long processes take to start here.
+    let firstStarted: number | undefined
+    const since = (at: number) => at - (firstStarted ?? at)
     const screen = yield* Screen.make
     const { colors } = screen
     const told: Array<string> = []
     const say = (text: string, at: number, color?: string) => {
-      const line = `${((at - zero) / 1000).toFixed(1).padStart(5)} s  ${paint(text, color, colors)}`
+      const line = `${(since(at) / 1000).toFixed(1).padStart(5)} s  ${paint(text, color, colors)}`
       told.push(line)
       return screen.isLive ? Effect.void : Console.log(line)
     }
@@ -137,6 +139,7 @@ export const demo = Effect.fnUntraced(
       `Three replicas on the Lease ${namespace}/${name} (${client.server}), leaseDuration ${leaseDuration} s`
     const picture = Effect.gen(function*() {
       const now = yield* Replica.now
+      const zero = firstStarted ?? now
       const rows = replicas.map(Replica.toRow)
       return render({
         rows: [...rows, { label: "nobody", spans: gaps(rows, now) }],
@@ -157,7 +160,6 @@ export const demo = Effect.fnUntraced(
 
     // --- The candidates ---
 
-    let firstStarted: number | undefined
     const run = Effect.runSyncWith(yield* Effect.context<never>())
     const surroundings: Replica.Surroundings = {
       name,
@@ -222,26 +224,26 @@ export const demo = Effect.fnUntraced(
     yield* waitFor("nobody leads", leader)
     handovers.push({
       what: "first start",
-      from: firstStarted ?? zero,
-      expected: `after one leaseDuration (${leaseDuration} s): a new Lease may hide an old leader`
+      from: firstStarted ?? (yield* Replica.now),
+      expected: `${leaseDuration} s: a new Lease may hide an old leader`
     })
     yield* restart(
       yield* act(
         "asked to stop (SIGTERM)",
-        "milliseconds after its program has ended",
+        "milliseconds after the end of its program",
         (replica) => Replica.kill(replica, "SIGTERM")
       )
     )
     yield* restart(
       yield* act(
         "killed (SIGKILL)",
-        `when the lease runs out: within ${leaseDuration} s`,
+        `at the lease's end: at most ${leaseDuration} s`,
         (replica) => Replica.kill(replica, "SIGKILL")
       )
     )
     const former = yield* act(
       "cut off from the API server",
-      `when the lease runs out: within ${leaseDuration} s`,
+      `at the lease's end: at most ${leaseDuration} s`,
       (replica) => Replica.setCut(replica, true)
     )
     yield* Effect.sleep("2 seconds")
@@ -263,7 +265,8 @@ export const demo = Effect.fnUntraced(
     // --- What came of it ---
 
     const { problems, terms } = judge(readJournal(journal), surroundings.exits)
-    const broken = terms.length === handovers.length
+    // On a machine that is too busy a leader may be lost in between: that breaks no promise.
+    const broken = terms.length >= handovers.length
       ? problems
       : [...problems, `there were ${terms.length} terms, and ${handovers.length} were expected`]
     const report = [
@@ -310,7 +313,8 @@ const logs = (replicas: ReadonlyArray<Replica.Replica>): string =>
   replicas.flatMap(({ label, log }) => log.map((line) => `${label}: ${line}`)).join("\n")
 
 const summary = (handovers: ReadonlyArray<Handover>, terms: ReadonlyArray<Term>): ReadonlyArray<string> => {
-  const rows = handovers.map(({ expected, from, what }, index) => {
+  const rows = handovers.map(({ expected, from, what }) => {
+    const index = terms.findIndex((term) => term.from > from)
     const term = terms[index]
     const before = terms[index - 1]
     return [

@@ -27,7 +27,8 @@ const variable = (name: string) => Effect.orElseSucceed(Config.option(Config.Str
 export const abilities: Effect.Effect<Pick<Screen, "isLive" | "colors">, never, Stdio.Stdio> = Effect.gen(function*() {
   const { stdoutIsTerminal } = yield* Stdio.Stdio
   const isLive = (yield* stdoutIsTerminal) && Option.getOrUndefined(yield* variable("TERM")) !== "dumb"
-  return { isLive, colors: isLive && Option.isNone(yield* variable("NO_COLOR")) }
+  const wanted = isLive || Option.isSome(yield* variable("FORCE_COLOR"))
+  return { isLive, colors: wanted && Option.isNone(yield* variable("NO_COLOR")) }
 })
 
 /** Hides the cursor while the scope is open, where there is one. */
@@ -35,6 +36,7 @@ export const make: Effect.Effect<Screen, never, Terminal.Terminal | Stdio.Stdio 
   function*() {
     const terminal = yield* Terminal.Terminal
     const { colors, isLive } = yield* abilities
+    const given = Number(Option.getOrElse(yield* variable("COLUMNS"), () => "80")) || 80
     const display = (text: string) => Effect.ignore(terminal.display(text))
     if (isLive) {
       yield* Effect.acquireRelease(display("\u001b[?25l"), () => display("\u001b[?25h"))
@@ -43,7 +45,7 @@ export const make: Effect.Effect<Screen, never, Terminal.Terminal | Stdio.Stdio 
     return {
       isLive,
       colors,
-      width: Effect.map(terminal.columns, (columns) => columns > 0 ? columns - 1 : 80),
+      width: Effect.map(terminal.columns, (columns) => columns > 0 ? columns - 1 : given),
       draw: Effect.fnUntraced(function*(lines) {
         const columns = yield* terminal.columns
         const rows = yield* terminal.rows
