@@ -166,11 +166,12 @@ export const prometheus = Effect.fnUntraced(function*(
         value: Number(value[1])
       }))
     },
-    /** Names of the alerts that fire now. */
+    /** The alerts that fire now, as `Name lease`. */
     firing: async (): Promise<Array<string>> => {
       const { alerts } = await get("/api/v1/alerts")
-      return (alerts as Array<any>).filter(({ state }) => state === "firing").map(({ labels }) => labels.alertname)
-        .toSorted()
+      return (alerts as Array<any>).filter(({ state }) => state === "firing").map(({ labels }) =>
+        `${labels.alertname} ${labels.lease.split("/")[1]}`
+      ).toSorted()
     }
   }
 })
