@@ -354,6 +354,7 @@ export const command = Command.make(
   { ...Options.connection, namespace: Options.namespace },
   demo
 ).pipe(
+  Command.withShortDescription("Watch three candidates hand leadership over"),
   Command.withDescription(
     "Watch three candidates elect a leader: one leader is stopped, one killed, one cut off from the API server. Runs " +
       "on a server of its own, or with --kubeconfig on a cluster. Takes about 40 seconds; ends with 0 only if no two led " +
