@@ -45,7 +45,11 @@ const integer = (name: "seeds" | "from" | "seed" | "workers", otherwise: number)
 /** Runs a job in a thread, until it ends or the listener wants no more. */
 const work = (job: Job, onReport: (report: Report) => void): Promise<void> =>
   new Promise((resolve, reject) => {
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: job })
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), {
+      workerData: job,
+      // Nearly everything that a run allocates is garbage when it ends.
+      resourceLimits: { maxYoungGenerationSizeMb: 128 }
+    })
     worker.on("message", onReport)
     worker.on("error", reject)
     worker.on("exit", () => resolve())
