@@ -1,19 +1,32 @@
 #!/usr/bin/env bash
-# Installs what the tests of test/observability start: Prometheus with promtool, from Debian's packages, where they are
-# missing. npm's statsd comes with `npm ci`; the OpenTelemetry Collector is built with Go by the tests themselves.
+# Installs, from Debian's packages and only where they are missing, what tests start beside Kubernetes: Prometheus with
+# promtool (test/observability), PostgreSQL and libfaketime (test/faults). npm's statsd comes with `npm ci`; the
+# OpenTelemetry Collector is built with Go by its tests.
 set -euo pipefail
 
-if command -v prometheus > /dev/null && command -v promtool > /dev/null; then
+missing=()
+if ! command -v prometheus > /dev/null || ! command -v promtool > /dev/null; then
+  missing+=(prometheus)
+fi
+if ! ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1; then
+  missing+=(postgresql)
+fi
+if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1; then
+  missing+=(faketime)
+fi
+if [ ${#missing[@]} -eq 0 ]; then
   exit 0
 fi
 if ! command -v apt-get > /dev/null; then
-  echo "There is no apt-get to install prometheus with: its tests will be SKIPPED" >&2
+  echo "There is no apt-get to install ${missing[*]} with: their tests will be SKIPPED" >&2
   exit 0
 fi
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
   as_root=(sudo --non-interactive)
 fi
+echo "Installing ${missing[*]}"
 "${as_root[@]}" apt-get -qq update
-# Without its service: the tests start their own, and a running one would keep port 9090.
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install --yes --no-install-recommends prometheus > /dev/null
+# Without their services: the tests start their own, and a running one would keep its port.
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+  apt-get -qq install --yes --no-install-recommends "${missing[@]}" > /dev/null
