@@ -223,6 +223,15 @@ describe("the owner", () => {
     )
   }
 
+  test("the same where the deletion is known before the create is answered", function*(w) {
+    const a = yield* w.candidate("a", { pod: { name: "ghost", uid: "no-such-uid" } })
+    yield* a.faults.next("create", Fault.delayAnswer("100 millis"))
+    yield* a.startForever(a.program())
+    yield* w.until(14_900)
+    assert.deepStrictEqual(yield* a.requests("create"), ["0 create"])
+    assert.strictEqual(w.logs.filter((line) => line.startsWith("Error")).length, 1)
+  })
+
   test("deleted by a person long after it was created: created again at once", function*(w) {
     const pod = yield* w.cluster.createPod({ namespace: "default", name: "p" })
     const a = yield* w.candidate("a", { pod })

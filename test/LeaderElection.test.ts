@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, ConfigProvider, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Stream } from "effect"
+import { Cause, Config, ConfigProvider, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as LeaderElection from "../src/LeaderElection.ts"
 import type { LeaderElectionError } from "../src/LeaderElectionError.ts"
@@ -23,11 +23,11 @@ describe("a campaign", () => {
     yield* b.lead
     yield* w.until(14_999)
     assert.deepStrictEqual(w.timeline, [])
-    yield* w.until(3_600_000)
+    yield* w.until(600_000)
     assert.deepStrictEqual(w.timeline, ["15000 a leads"])
     yield* Fiber.interrupt(leading)
     yield* w.settle
-    assert.deepStrictEqual(w.timeline, ["15000 a leads", "3600000 a ends", "3600000 b leads"])
+    assert.deepStrictEqual(w.timeline, ["15000 a leads", "600000 a ends", "600000 b leads"])
   })
 
   test("writes the whole record, and leaves one that everybody may take", function*(w) {
@@ -227,6 +227,18 @@ describe("whileLeadingForever", () => {
     assert.deepStrictEqual(w.timeline, ["100000 a leads", "101000 a ends", "116000 a leads"])
   })
 
+  test("does not campaign while the program of the lost term still ends", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a", { settings: { newLease: "lead" } })
+    yield* a.startForever(a.program(Effect.addFinalizer(() => Effect.sleep("30 seconds"))))
+    yield* w.until(101_000)
+    yield* w.cluster.deleteLease(key)
+    yield* w.until(130_999)
+    assert.isUndefined(yield* w.cluster.lease(key))
+    yield* w.until(140_000)
+    assert.deepStrictEqual(w.timeline, ["100000 a leads", "131000 a ends", "131000 a leads"])
+  })
+
   test("ends with the program's result, or its failure", function*(w) {
     yield* oldLease(w)
     const a = yield* w.candidate("a")
@@ -346,6 +358,23 @@ describe("layers", () => {
         ConfigProvider.ConfigProvider,
         ConfigProvider.fromUnknown({ LEADER_ELECTION_NAMESPACE: "default" })
       )
+    ))
+
+  it.effect("layerConfig reads each setting from a Config", () =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.forkChild(LeaderElection.whileLeading(program))
+      yield* TestClock.adjust("20 seconds")
+      assert.strictEqual(yield* Fiber.join(fiber), "me")
+    }).pipe(
+      Effect.provide(
+        LeaderElection.layerConfig({
+          name: Config.String("LEASE"),
+          namespace: Config.succeed("default"),
+          identity: Config.String("WHO")
+        })
+      ),
+      Effect.provide(MemoryLeaseStore.layerMemory()),
+      Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromUnknown({ LEASE: "x", WHO: "me" }))
     ))
 
   it.effect("accessors work on the election in context", () =>
