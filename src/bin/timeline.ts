@@ -96,7 +96,7 @@ export const render = (picture: Picture): ReadonlyArray<string> => {
     }
     for (let cell = 0; cell < cells; cell++) {
       const from = picture.from + cell * step
-      const phase = from >= picture.now ? undefined : prevailing(spans, from, Math.min(from + step, picture.now))
+      const phase = prevailing(spans, from, Math.min(from + step, picture.now))
       if (phase !== run.phase) {
         flush()
         run = { phase, text: "" }

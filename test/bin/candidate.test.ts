@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Console, Duration, Effect, Fiber, Layer, Logger, Option } from "effect"
-import { LeaderElection, LeaderElectionConfig } from "effect-kubernetes-leader-election"
+import { LeaderElection, LeaderElectionConfig, SuspendWitness } from "effect-kubernetes-leader-election"
 import { MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
@@ -120,5 +120,20 @@ describe("candidate", () => {
       assert.deepStrictEqual(lines.map(({ event }) => event), ["leading", "step", "step", "step", "lost", "ended"])
       assert.strictEqual(new Set(lines.map(({ fencingToken }) => fencingToken)).size, 1)
       assert.strictEqual(lines[1]!.mono - lines[0]!.mono, 1000)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("takes no step after a stall that outlived its term", () =>
+    Effect.gen(function*() {
+      let suspended = 0n
+      const a = yield* start("a", { step: Duration.millis(10) }).pipe(
+        Effect.provideService(SuspendWitness.SuspendWitness, () => suspended)
+      )
+      yield* TestClock.adjust("15 seconds")
+      yield* TestClock.adjust("50 millis")
+      const before = a.lines.length
+      suspended = 11_000_000_000n
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(a.events().slice(before, before + 2), ["lost a RenewDeadlineExceeded", "ended a"])
+      yield* Fiber.interrupt(a.fiber)
     }).pipe(Effect.provide(layer)))
 })

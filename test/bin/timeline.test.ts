@@ -47,6 +47,13 @@ describe("timeline", () => {
     assert.strictEqual(lines[2], "b ·····███████████████")
   })
 
+  it("shows a leader only where it fills half of the cell", () => {
+    assert.strictEqual(
+      render(picture([row("a", "follows 0-0.3, ends 0.3-0.6, leads 0.6-2")], { now: 2000 }))[1],
+      "a ▓█"
+    )
+  })
+
   it("moves with the window, and counts from zero", () => {
     assert.deepStrictEqual(render(picture([row("a", "leads 95-105")], { from: 90_000, to: 110_000, now: 110_000 })), [
       "  1m30s     1m40s",
