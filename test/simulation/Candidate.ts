@@ -289,6 +289,11 @@ const describeExit = (exit: Exit.Exit<LeaseResponse, LeaseError>): string =>
     }
   })
 
+const isNotFound = (exit: Exit.Exit<LeaseResponse, LeaseError>): boolean => {
+  const failure = Exit.findErrorOption(exit)
+  return failure._tag === "Some" && failure.value.reason._tag === "LeaseNotFound"
+}
+
 /** The process's side of its connection: requests leave it at once, answers and events wait while it is stalled. */
 const bridge = (
   simulation: Simulation,
@@ -304,6 +309,7 @@ const bridge = (
     Effect.callback((resume) => {
       monitor.onRequest(process)
       const began = world.now
+      const news = monitor.news(process)
       world.note(process.name, () => `-> ${describe()}`)
       const fiber = world.fork(request)
       let done = false
@@ -314,6 +320,8 @@ const bridge = (
             world.note(process.name, () => `<- ${describe()} of ${(began / second).toFixed(3)}: ${describeExit(exit)}`)
             if (Exit.isSuccess(exit)) {
               monitor.onSeen(process, exit.value.lease)
+            } else if (isNotFound(exit)) {
+              monitor.onNotFound(process, news)
             }
             resume(exit)
           }
@@ -352,6 +360,8 @@ const bridge = (
                     )
                     if (change._tag === "Applied") {
                       monitor.onSeen(process, change.lease)
+                    } else {
+                      monitor.onDeleted(process, change.lease)
                     }
                   }
                   Queue.offerUnsafe(queue, change)

@@ -43,6 +43,10 @@ export class Monitor {
   private readonly committed = new WeakMap<Process, number>()
   private readonly requests = new WeakMap<Process, Array<number>>()
   private readonly known = new WeakMap<Process, Map<bigint, LeaseRecord>>()
+  private readonly knowledge = new WeakMap<
+    Process,
+    { readonly version: bigint; readonly present: boolean; readonly at: number; readonly news: number }
+  >()
   /** Statistics. */
   begun = 0
   steps = 0
@@ -232,9 +236,35 @@ export class Monitor {
 
   /** A record has reached this process. */
   onSeen(process: Process, lease: LeaseRecord): void {
+    this.onNews(process, lease.resourceVersion, true)
     const known = this.known.get(process) ?? new Map<bigint, LeaseRecord>()
     known.set(lease.resourceVersion, lease)
     this.known.set(process, known)
+  }
+
+  private onNews(process: Process, version: bigint, present: boolean): void {
+    const knowledge = this.knowledge.get(process)
+    if (knowledge === undefined || version > knowledge.version) {
+      this.knowledge.set(process, { version, present, at: this.world.now, news: this.news(process) + 1 })
+    }
+  }
+
+  /** A DELETED event has reached this process. */
+  onDeleted(process: Process, lease: LeaseRecord): void {
+    this.onNews(process, lease.resourceVersion, false)
+  }
+
+  /** Counts what has reached this process so far. */
+  news(process: Process): number {
+    return this.knowledge.get(process)?.news ?? 0
+  }
+
+  /** A 404 has reached this process: to be believed only if nothing else did since its request began. */
+  onNotFound(process: Process, begun: number): void {
+    const knowledge = this.knowledge.get(process)
+    if (knowledge !== undefined && knowledge.news === begun) {
+      this.knowledge.set(process, { ...knowledge, present: false })
+    }
   }
 
   /** A write leaves its process. */
@@ -243,6 +273,11 @@ export class Monitor {
     if (resourceVersion === undefined) {
       if (this.terms.some((term) => term.process === process && term.program !== "ended")) {
         this.fail("never created again inside a term", process.name)
+      }
+      // What has arrived in this very moment, after a stall, may not have been looked at yet.
+      const knowledge = this.knowledge.get(process)
+      if (knowledge?.present === true && knowledge.at < this.world.now) {
+        this.fail("nobody creates a Lease that it knows to exist", process.name)
       }
     } else {
       const decidedOn = this.known.get(process)?.get(resourceVersion)
