@@ -69,7 +69,6 @@ export const make = (host: string, port: number): Effect.Effect<Proxy, never, Sc
         isCut = true
         for (const socket of sockets) {
           socket.unpipe()
-          socket.pause()
         }
       }),
       restore: Effect.suspend(() => {
