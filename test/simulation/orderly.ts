@@ -135,7 +135,7 @@ const acts: ReadonlyArray<Act> = [
 export const plan = (simulation: Simulation): void => {
   const { dice, monitor, timing, weather, world } = simulation
   const pause = 3 * timing.leaseDuration * (1 + timing.skew)
-  let left = dice.int(3, 12)
+  let left = dice.int(2, 6)
 
   const begin = (): void => {
     const leader = monitor.leader()
