@@ -4,7 +4,7 @@
 import * as Esbuild from "esbuild"
 import type { ChildProcess } from "node:child_process"
 import { randomBytes } from "node:crypto"
-import { mkdir, rm } from "node:fs/promises"
+import { mkdir, readdir, readFile, rm } from "node:fs/promises"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { bundleOptions } from "../../scripts/bundle.ts"
@@ -93,27 +93,50 @@ export class Running implements AsyncDisposable {
     return performance.now()
   }
 
+  /** Ends it, and what it has started in other process groups: also where the test fails because it was left behind. */
   async [Symbol.asyncDispose](): Promise<void> {
+    const started = await descendants(this.pid)
     await killGroup(this.child)
-    await this.exit
+    for (const pid of started) {
+      try {
+        process.kill(pid, "SIGKILL")
+      } catch {
+        // It has ended by itself.
+      }
+    }
   }
 }
 
-/** Whether a process, or (negative) any of a group, is there. A zombie is not. */
-export const isAlive = async (pid: number): Promise<boolean> => {
-  try {
-    process.kill(pid, 0)
-  } catch {
-    return false
-  }
-  const { readFile, readdir } = await import("node:fs/promises")
-  const pids = pid > 0 ? [String(pid)] : (await readdir("/proc")).filter((name) => /^\d+$/.test(name))
-  for (const each of pids) {
-    const stat = await readFile(`/proc/${each}/stat`, "utf8").catch(() => "")
-    const [state, , group] = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-    if (state !== undefined && state !== "" && !"ZX".includes(state) && (pid > 0 || group === String(-pid))) {
-      return true
+interface Stat {
+  readonly pid: number
+  readonly state: string
+  readonly parent: number
+  readonly group: number
+}
+
+const processes = async (): Promise<Array<Stat>> => {
+  const stats: Array<Stat> = []
+  for (const name of await readdir("/proc")) {
+    const text = /^\d+$/.test(name) ? await readFile(`/proc/${name}/stat`, "utf8").catch(() => "") : ""
+    const [state, parent, group] = text.slice(text.lastIndexOf(")") + 2).split(" ")
+    if (text !== "" && state !== undefined) {
+      stats.push({ pid: Number(name), state, parent: Number(parent), group: Number(group) })
     }
   }
-  return false
+  return stats
 }
+
+const descendants = async (pid: number): Promise<Array<number>> => {
+  const all = await processes()
+  const found = [pid]
+  for (const each of found) {
+    found.push(...all.filter(({ parent }) => parent === each).map(({ pid }) => pid))
+  }
+  return found.slice(1)
+}
+
+/** Whether a process, or (negative) any of a group, is there. A zombie is not. */
+export const isAlive = async (pid: number): Promise<boolean> =>
+  (await processes()).some((process) =>
+    !"ZX".includes(process.state) && (pid > 0 ? process.pid === pid : process.group === -pid)
+  )
