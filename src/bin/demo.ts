@@ -39,16 +39,22 @@ const temporaryDirectory = Effect.acquireRelease(
   (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
 )
 
+interface Target extends Options.Connection {
+  readonly namespace: string | undefined
+}
+
 /** The given cluster, or a server of our own that stands in for one. */
-const makeTarget = Effect.fnUntraced(function*(options: Options.Connection, directory: string) {
+const makeTarget = Effect.fnUntraced(function*(options: Target, directory: string) {
   if (options.kubeconfig !== undefined) {
     return { file: options.kubeconfig, context: options.context }
   }
-  if (options.context !== undefined) {
-    return yield* new CommandFailure({
-      exitCode: exitCodes.usage,
-      message: `--context ${options.context} needs --kubeconfig FILE: without it the demo runs on a server of its own`
-    })
+  for (const name of ["context", "namespace"] as const) {
+    if (options[name] !== undefined) {
+      return yield* new CommandFailure({
+        exitCode: exitCodes.usage,
+        message: `--${name} ${options[name]} needs --kubeconfig FILE: without it the demo runs on a server of its own`
+      })
+    }
   }
   // Imported here, because every candidate would load it otherwise.
   const { make } = yield* Effect.promise(() => import("../testing/LeaseApiServer.ts"))
@@ -95,7 +101,7 @@ interface Handover {
 }
 
 export const demo = Effect.fnUntraced(
-  function*(options: Options.Connection & { readonly namespace: string | undefined }) {
+  function*(options: Target) {
     const directory = yield* temporaryDirectory
     const target = yield* makeTarget(options, directory)
     const client = Context.get(
@@ -351,7 +357,15 @@ const deleteLease = (client: KubernetesClient["Service"], namespace: string, nam
 
 export const command = Command.make(
   "demo",
-  { ...Options.connection, namespace: Options.namespace },
+  {
+    kubeconfig: Options.text(
+      "kubeconfig",
+      "FILE",
+      "Kubeconfig of a cluster (else the demo runs on a server of its own)"
+    ),
+    context: Options.connection.context,
+    namespace: Options.text("namespace", "NAMESPACE", "Namespace of the Lease (else that of the context, or default)")
+  },
   demo
 ).pipe(
   Command.withShortDescription("Watch three candidates hand leadership over"),

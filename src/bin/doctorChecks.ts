@@ -63,12 +63,12 @@ export const server = Effect.fnUntraced(function*(requestTimeoutMillis: number |
     const result = yield* Effect.result(client.request({ method: "GET", path: "/version" }))
     if (Result.isFailure(result)) {
       const code = statusOf(result.failure)
-      if (code === undefined) {
+      if (code === undefined || code >= 500) {
         return {
           reachable: false,
           checks: [reach(
             "failed",
-            `${client.server} cannot be reached: ${because(result.failure)}`,
+            `${client.server} ${code === undefined ? "cannot be reached" : "is not well"}: ${because(result.failure)}`,
             "Check the address, the network between here and there (NetworkPolicy, firewall), and the CA."
           )]
         }
