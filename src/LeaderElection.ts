@@ -380,6 +380,8 @@ export const make: Effect.Effect<
     leadership: Leadership["Service"]
   ) =>
     Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+      // Lost before the program could begin: then it takes no step.
+      yield* leadership.ensure
       // A program that ends by itself: leadership is over before its finalizers run, as where it is stopped.
       const fiber = yield* Effect.scopedWith((scope) =>
         Effect.provideContext(program, Context.make(Leadership, leadership).pipe(Context.add(Scope.Scope, scope))).pipe(
