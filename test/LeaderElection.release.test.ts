@@ -351,6 +351,23 @@ describe("release", () => {
     })
   }
 
+  test("T16 nor one that was created anew while the release was on its way", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a", { settings: { watch: false } })
+    const fiber = yield* a.lead
+    yield* w.until(103_000)
+    const { annotations } = yield* w.lease
+    yield* a.faults.next("patch", Fault.delayRequest("500 millis"))
+    fiber.interruptUnsafe()
+    yield* w.until(103_100)
+    yield* w.cluster.deleteLease(key)
+    yield* w.cluster.createLease(key, { metadata: { annotations }, spec: { holderIdentity: "a" } })
+    const other = yield* w.lease
+    yield* w.until(112_000)
+    assert.isDefined(fiber.pollUnsafe())
+    assert.deepStrictEqual(yield* w.lease, other)
+  })
+
   test("where the owner may not be changed: without it", function*(w) {
     const pod = yield* w.cluster.createPod({ namespace: "default", name: "p" })
     yield* oldLease(w)
@@ -413,6 +430,60 @@ describe("interruption of a campaign", () => {
       assert.strictEqual(yield* holder(w), "")
     })
   }
+
+  for (const verb of ["create", "patch"] as const) {
+    for (const watch of [true, false]) {
+      test(`during a ${verb} that is applied later: released then (watch: ${watch})`, function*(w) {
+        if (verb === "patch") {
+          yield* oldLease(w)
+        }
+        const start = yield* w.now
+        const a = yield* w.candidate("a", { settings: { watch } })
+        yield* a.faults.next(verb, Fault.delayRequest("1 second"))
+        const fiber = yield* a.lead
+        yield* w.until(start + 500)
+        fiber.interruptUnsafe()
+        yield* w.until(start + 999)
+        assert.strictEqual(yield* Effect.map(w.cluster.lease(key), (lease) => lease?.holderIdentity ?? ""), "")
+        yield* w.until(start + 1000)
+        if (watch) {
+          assert.strictEqual(yield* holder(w), "")
+          assert.isDefined(fiber.pollUnsafe())
+        }
+        yield* w.until(start + 2500)
+        assert.isDefined(fiber.pollUnsafe())
+        const commits = yield* w.cluster.commits
+        assert.deepStrictEqual(commits.slice(-2).map(({ lease }) => lease.holderIdentity), ["a", ""])
+      })
+    }
+
+    test(`during a ${verb} that never arrives: it waits for it in vain, for a limited time`, function*(w) {
+      if (verb === "patch") {
+        yield* oldLease(w)
+      }
+      const start = yield* w.now
+      const a = yield* w.candidate("a")
+      yield* a.faults.next(verb, Fault.hang)
+      const fiber = yield* a.lead
+      yield* w.until(start + 500)
+      fiber.interruptUnsafe()
+      yield* w.until(start + 6500)
+      assert.isDefined(fiber.pollUnsafe())
+      assert.isFalse(w.logs.some((line) => line.startsWith("Warn")))
+    })
+  }
+
+  test("long after a take whose answer was lost, when another holds the Lease: at once", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    yield* a.faults.next("patch", Fault.dropRequest)
+    const fiber = yield* a.lead
+    yield* w.until(101_000)
+    yield* w.cluster.editLease(key, heldBy("other", 3600))
+    yield* w.until(200_000)
+    yield* Fiber.interrupt(fiber)
+    assert.strictEqual(yield* holder(w), "other")
+  })
 
   test("before anything was written: no request", function*(w) {
     yield* w.cluster.createLease(key, heldBy("other", 15))
