@@ -26,6 +26,7 @@ export interface Outcome {
   readonly steps: number
   /** From the last fault and its late effects until somebody led. */
   readonly leaderless: number
+  readonly leaseDuration: number
   readonly faults: ReadonlyMap<string, number>
   readonly timeline: ReadonlyArray<string>
 }
@@ -265,6 +266,7 @@ export class Simulation {
       requests: this.monitor.requestCount,
       steps: this.world.steps,
       leaderless,
+      leaseDuration: this.timing.leaseDuration,
       faults: this.faults,
       timeline: this.world.timeline
     }

@@ -77,7 +77,8 @@ const runSeeds = async (from: number, count: number, workers: number, rule: stri
   let terms = 0
   let requests = 0
   let steps = 0
-  let leaderless: { readonly seconds: number; readonly seed: number } = { seconds: 0, seed: 0 }
+  let worst: Report | undefined
+  const share = ({ leaderless, leaseDuration }: Report) => leaderless / leaseDuration
   const threads = Array.from(
     { length: Math.min(workers, count) },
     (_, index) =>
@@ -87,8 +88,8 @@ const runSeeds = async (from: number, count: number, workers: number, rule: stri
         terms += report.terms
         requests += report.requests
         steps += report.programSteps
-        if (report.leaderless / 1e9 > leaderless.seconds) {
-          leaderless = { seconds: report.leaderless / 1e9, seed: report.seed }
+        if (worst === undefined || share(report) > share(worst)) {
+          worst = report
         }
         for (const [kind, times] of report.faults) {
           faults.set(kind, (faults.get(kind) ?? 0) + times)
@@ -115,9 +116,12 @@ const runSeeds = async (from: number, count: number, workers: number, rule: stri
   for (const [kind, times] of [...faults].sort(([a], [b]) => a < b ? -1 : 1)) {
     console.log(`  ${kind.padEnd(32)}${pad(times, 10)}`)
   }
-  console.log(
-    `longest time without leader after the last fault: ${leaderless.seconds.toFixed(1)} s (seed ${leaderless.seed})`
-  )
+  if (worst !== undefined) {
+    console.log(
+      `longest time without leader after the last fault: ${share(worst).toFixed(2)} leaseDurations ` +
+        `(${(worst.leaderless / 1e9).toFixed(1)} s of ${worst.leaseDuration / 1e9} s, seed ${worst.seed})`
+    )
+  }
   console.log(`violations: ${violations.length}`)
   for (const { message, seed } of violations.sort((a, b) => a.seed - b.seed).slice(0, 20)) {
     console.log(`  seed ${seed}: ${message}   (npm run simulate -- --seed ${seed} --trace)`)

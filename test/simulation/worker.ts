@@ -26,6 +26,7 @@ export interface Report {
   readonly requests: number
   readonly steps: number
   readonly leaderless: number
+  readonly leaseDuration: number
   readonly faults: ReadonlyMap<string, number>
 }
 
