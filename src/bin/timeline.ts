@@ -156,6 +156,21 @@ const prevailing = (spans: ReadonlyArray<Span>, from: number, to: number): Phase
   return best
 }
 
+const ofPod = /^(.+)_([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+/**
+ * Identities, short enough to stand beside a row: of `<pod>_<uid>` the Pod's
+ * name, with the beginning of the uid where two have the same one.
+ */
+export const shortLabels = (identities: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const pods = identities.map((identity) => ofPod.exec(identity)?.[1] ?? identity)
+  return identities.map((identity, index) => {
+    const [, pod, uid] = ofPod.exec(identity) ?? []
+    const label = pod === undefined ? identity : pods.indexOf(pod) === pods.lastIndexOf(pod) ? pod : `${pod}_${uid}`
+    return label.length > 40 ? `${label.slice(0, 39)}…` : label
+  })
+}
+
 const intervals = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200, 86_400]
 
 /** A label wherever there is room for one, at round times. */

@@ -17,7 +17,7 @@ import type { LeaseError } from "../LeaseError.ts"
 import { formatKey, type LeaseKey } from "../LeaseRecord.ts"
 import { LeaseStore } from "../LeaseStore.ts"
 import * as Options from "./options.ts"
-import { paint, render } from "./timeline.ts"
+import { paint, render, shortLabels } from "./timeline.ts"
 import * as Screen from "./timelineScreen.ts"
 import * as History from "./watchHistory.ts"
 
@@ -124,8 +124,10 @@ export const watch = Effect.fnUntraced(
       const from = Math.max(zero, at - longest)
       const { lease } = history
       const holder = typeof lease === "string" || history.heldSince === undefined ? "nobody" : lease.holderIdentity
+      const labels = shortLabels(history.holders.map(({ label }) => label))
+      const holders = history.holders.map((row, index) => ({ ...row, label: labels[index] ?? row.label }))
       const lines = render({
-        rows: [...history.holders, { label: "nobody", spans: history.nobody }],
+        rows: [...holders, { label: "nobody", spans: history.nobody }],
         zero,
         from,
         to: Math.max(at, from + shortest),

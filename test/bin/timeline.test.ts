@@ -1,5 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
-import { elapsed, gaps, measured, type Phase, type Picture, render, type Row } from "../../src/bin/timeline.ts"
+import {
+  elapsed,
+  gaps,
+  measured,
+  type Phase,
+  type Picture,
+  render,
+  type Row,
+  shortLabels
+} from "../../src/bin/timeline.ts"
 
 /** `leads 0-5, follows 5-`: a row's spans, in seconds. */
 const row = (label: string, text: string, note?: string): Row => ({
@@ -100,5 +109,19 @@ describe("timeline", () => {
   it("writes durations as people do", () => {
     assert.deepStrictEqual([0, 4400, 90_000, 7_200_000, -1000].map(elapsed), ["0s", "4s", "1m30s", "2h", "-1s"])
     assert.deepStrictEqual([0.4, 12.6, 4021].map(measured), ["0 ms", "13 ms", "4.02 s"])
+  })
+
+  it("shortens the identities of Pods, as long as they stay apart", () => {
+    const uid = (start: string) => `${start}-0000-4000-8000-000000000000`
+    assert.deepStrictEqual(
+      shortLabels([
+        `web-0_${uid("1111aaaa")}`,
+        `web-1_${uid("2222bbbb")}`,
+        `web-0_${uid("3333cccc")}`,
+        "host_1_x",
+        "y".repeat(60)
+      ]),
+      ["web-0_1111aaaa", "web-1", "web-0_3333cccc", "host_1_x", `${"y".repeat(39)}…`]
+    )
   })
 })
