@@ -1,4 +1,4 @@
-// Builds the OpenTelemetry Collector that the observability tests export to. `collector.ts` builds it, and reads the
+// Builds the OpenTelemetry Collector that the observability tests export to. `support/daemons.ts` builds it, and reads the
 // version from here.
 module effect-kubernetes-leader-election/test/observability/collector
 
