@@ -76,34 +76,38 @@ const layerPresenter = CliOutput.layerPresenter({
       : CliOutput.defaultPresenter.present(event)
 })
 
+/** Tells what went wrong, and gives the exit code. */
+const conclude = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
+  if (Cause.hasInterruptsOnly(cause)) {
+    return Effect.interrupt
+  }
+  const error = Cause.squash(cause)
+  if (CliError.isCliError(error) && error._tag === "ShowHelp") {
+    return Effect.succeed(error.errors.length === 0 ? exitCodes.success : exitCodes.usage)
+  }
+  const { exitCode, message } = isFailure(error)
+    ? report(error)
+    : { exitCode: exitCodes.internal, message: `this is a defect: ${Cause.pretty(cause)}` }
+  return Effect.as(message === "" ? Effect.void : tell(message), exitCode)
+}
+
+// To people as commands do, to machines as a line of the log.
+const tell = (message: string): Effect.Effect<void> =>
+  Effect.suspend(() =>
+    format === "text"
+      ? Effect.sync(() => Log.writeLine(`leader-election: ${message}`))
+      : Effect.provide(Effect.logError(message), Logger.layer([Log.logger(format)]))
+  )
+
 const program = Command.run(root, { version: packageJson.version }).pipe(
+  Effect.as<number>(exitCodes.success),
+  Effect.catchCause(conclude),
   Effect.provide([
     NodeServices.layer,
     layerPresenter,
     CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
   ])
 )
-
-/** Tells what went wrong, and gives the exit code. */
-const conclude = <E>(exit: Exit.Exit<unknown, E>, received: NodeJS.Signals | undefined): number => {
-  if (Exit.isSuccess(exit)) {
-    return exitCodes.success
-  }
-  if (Cause.hasInterruptsOnly(exit.cause)) {
-    return received === undefined ? exitCodes.internal : ofSignal(received)
-  }
-  const error = Cause.squash(exit.cause)
-  if (CliError.isCliError(error) && error._tag === "ShowHelp") {
-    return error.errors.length === 0 ? exitCodes.success : exitCodes.usage
-  }
-  const failure = isFailure(error) ? report(error) : undefined
-  const { exitCode, message } = failure ??
-    { exitCode: exitCodes.internal, message: `this is a defect: ${Cause.pretty(exit.cause)}` }
-  if (message !== "") {
-    Log.writeFailure(format, message)
-  }
-  return exitCode
-}
 
 // A pipe that nobody reads any more: `leader-election status | head -1`.
 process.stdout.on("error", () => process.exit(exitCodes.failure))
@@ -120,7 +124,11 @@ const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
     })
   }
   fiber.addObserver((exit) => {
-    const exitCode = conclude(exit, received)
+    const exitCode = Exit.isSuccess(exit) && typeof exit.value === "number"
+      ? exit.value
+      : received === undefined
+      ? exitCodes.internal
+      : ofSignal(received)
     teardown(exit, () => process.stdout.write("", () => process.exit(exitCode)))
   })
 })

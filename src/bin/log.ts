@@ -44,11 +44,3 @@ export const writeLine = (line: string): void => {
 
 export const logger = (format: Format): Logger.Logger<unknown, void> =>
   Logger.map(Logger.make(formatLine(format)), writeLine)
-
-/** Tells why a command failed: to people as commands do, to machines as a line of the log. */
-export const writeFailure = (format: Format, message: string): void =>
-  writeLine(
-    format === "text"
-      ? `leader-election: ${message}`
-      : JSON.stringify({ timestamp: new Date().toISOString(), level: "ERROR", message })
-  )

@@ -7,6 +7,7 @@
  */
 import * as Flag from "effect/cli/Flag"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -145,17 +146,21 @@ export const layerCredentialsNamespace: Layer.Layer<never, never, KubernetesClie
 export const resolveNamespace = (
   given: string | undefined
 ): Effect.Effect<string, CommandFailure, KubernetesClient.KubernetesClient> =>
-  KubernetesClient.KubernetesClient.use(({ namespace }) => {
-    const found = [given, process.env["LEADER_ELECTION_NAMESPACE"], process.env["POD_NAMESPACE"], namespace]
+  Effect.gen(function*() {
+    const client = yield* KubernetesClient.KubernetesClient
+    const variables = yield* Effect.mapError(
+      Config.all([
+        Config.option(Config.String("LEADER_ELECTION_NAMESPACE")),
+        Config.option(Config.String("POD_NAMESPACE"))
+      ]),
+      ({ message }) => new CommandFailure({ message, exitCode: exitCodes.usage })
+    )
+    const found = [given, ...variables.map(Option.getOrUndefined), client.namespace]
       .find((name) => name !== undefined && name !== "")
-    return found === undefined
-      ? Effect.fail(
-        new CommandFailure({
-          message: "no namespace is given, and the credentials have none: say --namespace",
-          exitCode: exitCodes.usage
-        })
-      )
-      : Effect.succeed(found)
+    return found ?? (yield* new CommandFailure({
+      message: "no namespace is given, and the credentials have none: say --namespace",
+      exitCode: exitCodes.usage
+    }))
   })
 
 /** The election that the options name. */

@@ -151,7 +151,10 @@ const runCommand = Effect.fnUntraced(
             // It has ended by itself, and there will be no other: no signal can change how `run` ends now.
             return
           }
-          yield* Child.end(child, Duration.max(Duration.subtract(yield* left, killMargin), Duration.zero))
+          const limit = yield* left
+          // What it was told last may be older than the last renewal.
+          guard?.extend(limit)
+          yield* Child.end(child, Duration.max(Duration.subtract(limit, killMargin), Duration.zero))
           signals.child = undefined
           if (signals.stop !== undefined && plan.again) {
             Deferred.doneUnsafe(signals.stopped, Exit.succeed(signals.stop))

@@ -87,6 +87,12 @@ describe("what cannot work", () => {
     assert.match(stderr, /^leader-election: .*KUBECONFIG.*\n$/)
   }, limit)
 
+  it("names what cannot be reached", async () => {
+    const { code, stderr } = await finish(["step-down", "a", "--kubeconfig", await kubeconfigOf("http://127.0.0.1:1")])
+    assert.strictEqual(code, exitCodes.unavailable)
+    assert.match(stderr, /^leader-election: get lease default\/a: .*ECONNREFUSED.*\n$/)
+  }, limit)
+
   it("is one JSON object with --log json", async () => {
     const { code, stderr } = await finish(["run", "--log", "json", "--name", "a", "--", "no-such-command"])
     assert.strictEqual(code, exitCodes.notFound)
