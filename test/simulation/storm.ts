@@ -446,7 +446,7 @@ const acts: { readonly [name: string]: Act } = {
   duplicate: (simulation, candidate) => {
     const { dice, world } = simulation
     if (candidate.alive) {
-      const duration = dice.scale(1, 60) * second
+      const duration = dice.scale(0.5, 10) * simulation.timing.leaseDuration
       simulation.fault("duplicated identity", duration)
       const duplicate = candidate.duplicate()
       world.note("fault", () => `${duplicate.process.name} uses the identity of another live process`)
@@ -513,7 +513,7 @@ const weights: ReadonlyArray<readonly [name: string, weight: number]> = [
   ["lease applied again", 1],
   ["lease emptied", 1],
   ["lease edited", 2],
-  ["duplicate", 0.3],
+  ["duplicate", 1],
   ["compaction", 0.5],
   ["watches closed", 0.5],
   ["versions taken", 0.5],
