@@ -164,7 +164,7 @@ const ofPod = /^(.+)_([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{
  */
 export const shortLabels = (identities: ReadonlyArray<string>): ReadonlyArray<string> => {
   const pods = identities.map((identity) => ofPod.exec(identity)?.[1] ?? identity)
-  return identities.map((identity, index) => {
+  return identities.map((identity) => {
     const [, pod, uid] = ofPod.exec(identity) ?? []
     const label = pod === undefined ? identity : pods.indexOf(pod) === pods.lastIndexOf(pod) ? pod : `${pod}_${uid}`
     return label.length > 40 ? `${label.slice(0, 39)}…` : label
