@@ -6,12 +6,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
-import * as Esbuild from "esbuild"
 import { execFile, spawn } from "node:child_process"
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { basename, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { bundlePrograms } from "./utils/bundle.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
@@ -77,17 +77,7 @@ for (const example of examples.filter(isApp)) {
     Effect.gen(function*() {
       const server = yield* LeaseApiServer.LeaseApiServer
       const bundle = example.file.replace(/ts$/, "mjs")
-      yield* Effect.promise(() =>
-        Esbuild.build({
-          entryPoints: [example.file],
-          outfile: bundle,
-          bundle: true,
-          platform: "node",
-          format: "esm",
-          packages: "external",
-          alias: { "effect-kubernetes-leader-election": join(root, "src/index.ts") }
-        })
-      )
+      yield* Effect.promise(() => bundlePrograms([example.file], directory))
       const kubeconfig = yield* server.writeKubeconfig(join(directory, "kubeconfig"))
       const app = spawn(process.execPath, [bundle], {
         env: {

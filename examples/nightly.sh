@@ -1,0 +1,64 @@
+#!/bin/sh
+# A shell script that only the leader runs: every night it writes one report, whoever leads then.
+#
+# It shows
+# - `leader-election run`: the script starts when this replica leads, and knows nothing of Kubernetes;
+# - the fencing token, in LEADER_ELECTION_FENCING_TOKEN: the folder with the reports remembers the greatest one, and a
+#   script of an earlier term publishes nothing any more;
+# - SIGTERM: a report that was begun is finished, and then the script ends; `run` releases the Lease after it, so that
+#   another replica goes on within milliseconds. When leadership is lost, SIGTERM comes too, with 4 seconds to end.
+#
+# Start it in two terminals (here a report every 10 seconds), and stop the one that writes:
+#
+#     PERIOD=10 npx leader-election run --name nightly -- ./nightly.sh
+#
+# Needs flock (util-linux or busybox), and for REPORTS a file system that all replicas share and that knows locks.
+set -eu
+
+token=${LEADER_ELECTION_FENCING_TOKEN:?"is not set: start this with leader-election run --name nightly -- $0"}
+reports=${REPORTS:-reports}
+period=${PERIOD:-86400}
+mkdir -p "$reports"
+
+# A shell handles a signal when its foreground command has ended, but `wait` ends at once. So the report is written in
+# the foreground, and the pause is in the background.
+pause=
+ending=
+trap 'ending=yes; [ -z "$pause" ] || kill "$pause" 2>/dev/null || :' TERM
+
+# Moves a report to its place, unless there is one, or a later leader has been here. Under the lock nobody comes between.
+publish() {
+  (
+    flock 9
+    newest=$(cat "$reports/.token" 2>/dev/null || echo 0)
+    if [ "$newest" -gt "$token" ]; then
+      echo "token $token is over: $newest has published already" >&2
+      exit 1
+    fi
+    echo "$token" >"$reports/.token"
+    if [ ! -e "$2" ]; then
+      mv "$1" "$2"
+      echo "published $2 with token $token"
+    fi
+  ) 9>"$reports/.lock"
+}
+
+while [ -z "$ending" ]; do
+  now=$(date +%s)
+  night=$((now - now % period))
+  report=$reports/report-$night
+  # The leader before this one may have written it, or nobody: then it is made up for.
+  if [ ! -e "$report" ]; then
+    draft=$reports/.draft-$token
+    echo "report of $night, written with token $token" >"$draft"
+    publish "$draft" "$report"
+    rm -f "$draft"
+  fi
+  sleep $((period - $(date +%s) % period)) &
+  pause=$!
+  # What came before the pause did has not ended it.
+  [ -z "$ending" ] || kill "$pause" 2>/dev/null || :
+  wait "$pause" || :
+  pause=
+done
+echo "ends"
