@@ -251,6 +251,9 @@ describe("release", () => {
       yield* b.lead
       yield* w.until(at)
       assert.deepStrictEqual(w.timeline.slice(1), ["103000 a ends", `${at} b leads`])
+      // An attempt of unknown outcome is sent again as it was; any other is followed by a look.
+      const unknown = ["hangs", "is lost with its connection", "is answered 500"].includes(what)
+      assert.strictEqual((yield* a.requests("get")).length, unknown ? 1 : 2)
     })
   }
 
