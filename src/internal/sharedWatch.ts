@@ -25,7 +25,8 @@ export type SharedWatch = (key: LeaseKey, since: bigint | undefined) => Stream.S
  * The connection is opened for the first listener and closed after the last.
  * When the server closes it in good order it is resumed here, and nobody
  * notices; when it breaks, all listeners are told, and the first to come back
- * opens it anew.
+ * opens it anew, from the present: where etcd was restored meanwhile, a watch
+ * from a version yet to come would hear nothing.
  */
 export const make = (
   connect: (since: bigint | undefined) => Stream.Stream<LeaseChange, LeaseError>
@@ -35,6 +36,7 @@ export const make = (
     const listeners = new Map<string, Set<Listener>>()
     // What the open connection has shown.
     const leases = new Map<string, LeaseRecord>()
+    let running = false
     let opened = false
     let newest: bigint | undefined
 
@@ -92,6 +94,7 @@ export const make = (
         if (Exit.isSuccess(exit) && heard && newest !== undefined) {
           continue
         }
+        running = false
         forget()
         for (const [name, queues] of listeners) {
           for (const queue of queues) {
@@ -106,6 +109,14 @@ export const make = (
       }
     })
 
+    const open: Effect.Effect<void> = Effect.suspend(() => {
+      if (running || listeners.size === 0) {
+        return Effect.void
+      }
+      running = true
+      return Effect.asVoid(FiberHandle.run(connection, run))
+    })
+
     const leave = (key: LeaseKey, queue: Listener) =>
       Effect.suspend(() => {
         const queues = listeners.get(key.name)
@@ -113,11 +124,19 @@ export const make = (
         if (queues?.size === 0) {
           listeners.delete(key.name)
         }
-        if (listeners.size > 0) {
+        if (listeners.size > 0 || !running) {
           return Effect.void
         }
+        // Nobody may rely on it any more.
         forget()
-        return FiberHandle.clear(connection)
+        return FiberHandle.clear(connection).pipe(
+          Effect.andThen(Effect.sync(() => {
+            running = false
+            forget()
+          })),
+          // For whoever came while it was being closed.
+          Effect.andThen(open)
+        )
       })
 
     const listen = (key: LeaseKey, since: bigint | undefined, queue: Listener) =>
@@ -134,7 +153,7 @@ export const make = (
           // Whether it was deleted before this connection began cannot be told: begin anew, and read.
           Queue.failCauseUnsafe(queue, Cause.fail(expired(key)))
         } else if (!opened) {
-          yield* FiberHandle.run(connection, run, { onlyIfMissing: true })
+          yield* open
         } else {
           Queue.offerUnsafe(queue, { _tag: "Opened" })
           if (lease !== undefined && lease.resourceVersion !== since) {
