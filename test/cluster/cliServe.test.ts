@@ -163,6 +163,35 @@ describe("step-down", () => {
     assert.match(asked.stdout, /^one has stepped down .*\nnobody has taken the Lease .* within 2s\n$/)
   })
 
+  it("ends a COMMAND that does not want to end, and then hands over", async () => {
+    await using trial = await makeTrial()
+    const one = trial.run("one", quick, ["sh", "-c", "trap '' TERM; echo starts; while :; do sleep 0.05; done"])
+    await one.until(says("starts"))
+    const two = trial.run("two", quick, ["sh", "-c", "echo starts"])
+    await two.until(logs("Follows one"))
+    const asked = stepDown(trial)
+    assert.strictEqual((await one.exit).code, 75)
+    assert.include(one.stderr, "was killed")
+    assert.strictEqual((await asked.exit).code, 0)
+    assert.include(asked.stdout, "two holds the Lease now")
+    assert.strictEqual((await two.exit).code, 0)
+  })
+
+  it("can be ended while it waits", async () => {
+    await using trial = await makeTrial()
+    const { admin } = trial.cluster
+    const metadata = { annotations: { "effect-kubernetes-leader-election/instance": "x" } }
+    await admin.createLease(trial.namespace, leaseName, { holderIdentity: "gone", leaseDurationSeconds: 15 }, metadata)
+    const asked = stepDown(trial)
+    await admin.waitForLease(
+      trial.namespace,
+      leaseName,
+      (lease) => lease?.metadata.annotations?.["effect-kubernetes-leader-election/step-down"] === "x"
+    )
+    asked.signal("SIGINT")
+    assert.strictEqual((await asked.exit).code, 130)
+  })
+
   it("says why it cannot be done", async () => {
     await using trial = await makeTrial()
     const { admin } = trial.cluster
