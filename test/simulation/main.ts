@@ -53,6 +53,8 @@ const work = (job: Job, onReport: (report: Report) => void): Promise<void> =>
     worker.on("message", onReport)
     worker.on("error", reject)
     worker.on("exit", () => resolve())
+    // What has been found so far is told all the same.
+    process.once("SIGINT", () => void worker.terminate())
   })
 
 const ruleNamed = (part: string): BrokenRule => {
@@ -106,7 +108,9 @@ const runSeeds = async (from: number, count: number, workers: number, rule: stri
   await Promise.all(threads)
   const seconds = (performance.now() - began) / 1000
   console.log(
-    `seeds               ${pad(seeds, 10)}   (${from} to ${from + count - 1}; ${(seeds / seconds).toFixed(0)} a second)`
+    `seeds               ${pad(seeds, 10)}   (of ${from} to ${from + count - 1}; ${
+      (seeds / seconds).toFixed(0)
+    } a second)`
   )
   console.log(`simulated hours     ${pad(hours.toFixed(1), 10)}`)
   console.log(`terms               ${pad(terms, 10)}`)
