@@ -77,6 +77,8 @@ describe.concurrent("a handover", () => {
   }, async (trial) => {
     const env = { LEADER_ELECTION_LEASE_DURATION: undefined }
     const { follower, leader } = await trial.pair({ env }, { env, connection: "kubeconfig" })
+    // A follower counts from the first renewal that it sees, and may have come just before the next one.
+    await trial.change()
     await leader.kill()
     const leading = await follower.first("leading", 25_000)
     const { at, lease } = trial.lastRenewal(leader)

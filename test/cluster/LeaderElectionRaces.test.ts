@@ -119,7 +119,7 @@ const problemsOfAll = (many: ReadonlyArray<Many>) =>
   names.flatMap((name) => problemsOf(many.flatMap((one) => one.terms(name))).map((problem) => `${name}: ${problem}`))
 
 describe("races", () => {
-  it(`of two candidates who see the same lease run out, ${races} times: exactly one takes it`, async () => {
+  it.concurrent(`of two candidates who see the same lease run out, ${races} times: exactly one takes it`, async () => {
     await using cluster = await sharedCluster()
     const { admin } = cluster
     const namespace = await admin.createNamespace()
@@ -164,7 +164,7 @@ describe("races", () => {
     )
   })
 
-  it(`of a takeover with the garbage collector, ${races} times: never two leaders`, async (context) => {
+  it.concurrent(`of a takeover with the garbage collector, ${races} times: never two leaders`, async (context) => {
     await using shared = await sharedCluster()
     skipWithout(context, shared, "garbageCollector")
     // All Leases of a round at once, each request of the collector waiting for about a second in its own queue, as when

@@ -83,6 +83,8 @@ describe.concurrent("the README's Role", () => {
         token: await trial.admin.createToken(trial.namespace, leaseName),
         env: { LEADER_ELECTION_LEASE_DURATION: undefined }
       })
+      // A follower counts from the first renewal that it sees.
+      await trial.change()
       await second.kill()
       const last = await third.first("leading", 30_000)
       const end = trial.lastRenewal(second).at + 15_000

@@ -196,6 +196,13 @@ export class Trial implements AsyncDisposable {
     return candidate
   }
 
+  /** The next change of the Lease; where nothing else happens, a renewal, which followers see as well. */
+  async change(): Promise<LeaseEvent> {
+    const { events } = this.observer
+    const from = events.length
+    return this.observer.waitFor((event) => events.indexOf(event) >= from)
+  }
+
   /** The last change of the Lease that was seen so far in which this candidate holds it. */
   lastRenewal(candidate: Candidate): LeaseEvent {
     const event = this.observer.events.findLast(({ lease, type }) =>
