@@ -28,7 +28,8 @@ import type * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
 import { existsSync } from "node:fs"
 
-const script = `
+/** What the shell runs. */
+export const script = `
 trap '' HUP INT QUIT TERM
 read -r group limit || exit
 (read -r -t 1 nothing < /dev/null) 2> /dev/null
