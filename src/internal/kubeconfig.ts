@@ -155,9 +155,12 @@ const readFiles = Effect.fnUntraced(function*(
       texts.push({ file, text })
     }
   }
-  return texts.length > 0
-    ? texts
-    : yield* fail(options, `${options.files.join(", ")} does not exist; set KUBECONFIG to a kubeconfig file that does`)
+  if (texts.length > 0) {
+    return texts
+  }
+  return yield* options.files[0] === options.source
+    ? fail(options, "this kubeconfig file does not exist; name one that does")
+    : fail(options, `${options.files.join(", ")} does not exist; set KUBECONFIG to a kubeconfig file that does`)
 })
 
 const select = (
