@@ -17,6 +17,7 @@ import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import type { Agent, ClientRequest, IncomingMessage } from "node:http"
 import * as Https from "node:https"
 import type { Duplex } from "node:stream"
@@ -42,6 +43,8 @@ export interface Pool {
   readonly tls: Tls
   readonly agent: Agent
   readonly isEstablished: (socket: Duplex) => boolean
+  /** Held until a request has its connection. */
+  readonly connecting: Semaphore.Semaphore
   /** Closes the connections that no request uses. */
   readonly closeIdle: () => void
   /** Lets the requests under way finish, and keeps no connection after them. */
@@ -52,6 +55,11 @@ export interface Pool {
 // Shorter than the idle limits of API servers (90 s) and load balancers (60 s and more): the side that closes first
 // cannot be surprised in the middle of a request.
 const idleMillis = 30_000
+
+// A thousand elections that begin at once, or go on after the API server was restarted, would open a thousand connections:
+// all handshakes would take longer than the time limit of the requests that they are for, and each that fails makes room
+// for the next. So a few at a time; who waits takes a connection that another has done with.
+const handshakes = 8
 
 // An `import` of node:http evaluates lazy exports that load undici, 8 MB; node:https has none. In a cluster it is not
 // needed at all.
@@ -88,6 +96,7 @@ export const makePool = (secure: boolean, tls: Tls): Pool => {
     tls,
     agent,
     isEstablished: (socket) => established.has(socket),
+    connecting: Semaphore.makeUnsafe(handshakes),
     closeIdle,
     retire: () => {
       agent.maxFreeSockets = 0
@@ -190,12 +199,18 @@ export const exchange: (
       return request
     }
 
-    const request = yield* Effect.acquireRelease(
+    let request: ClientRequest | undefined
+    const connect = Effect.acquireRelease(
       // What a token may contain is not ours to say, and Node throws where it cannot be a header.
-      Effect.try({ try: start, catch: (cause) => connectionError(origin, pool.tls, progress, cause) }),
-      (request) => Effect.sync(() => request.destroy())
-    )
-    return yield* Deferred.await(connected).pipe(
+      Effect.try({
+        try: () => {
+          request = start()
+        },
+        catch: (cause) => connectionError(origin, pool.tls, progress, cause)
+      }),
+      () => Effect.sync(() => request?.destroy())
+    ).pipe(
+      Effect.andThen(Deferred.await(connected)),
       Effect.timeoutOrElse({
         duration: options.connectTimeout,
         orElse: () =>
@@ -206,14 +221,18 @@ export const exchange: (
               outcomeUnknown: false
             })
           )
-      }),
+      })
+    )
+    return yield* pool.connecting.withPermit(connect).pipe(
       Effect.andThen(Deferred.await(responded)),
       Effect.onError(() =>
         Effect.sync(() => {
-          request.destroy()
-          // What broke or stalled this connection has most likely met the idle ones too; the next attempt is to find a
-          // fresh one, and not to lose its time on one after the other.
-          pool.closeIdle()
+          if (request !== undefined) {
+            request.destroy()
+            // What broke or stalled this connection has most likely met the idle ones too; the next attempt is to find a
+            // fresh one, and not to lose its time on one after the other.
+            pool.closeIdle()
+          }
         })
       ),
       Effect.map((response): Answer => ({
