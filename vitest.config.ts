@@ -20,7 +20,10 @@ export default defineConfig({
           name: "unit",
           include: ["test/**/*.test.ts"],
           exclude: ["test/cluster/**", "test/faults/**", "test/observability/**"],
-          sequence: { concurrent: true }
+          sequence: { concurrent: true },
+          // All tests of a file run at the same time, and some use real sockets and processes: a slow machine is no failure.
+          testTimeout: 60_000,
+          hookTimeout: 60_000
         }
       },
       {
