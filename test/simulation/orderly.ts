@@ -95,25 +95,30 @@ const acts: ReadonlyArray<Act> = [
   },
 
   (simulation, { incarnation }) => {
-    const { dice, timing, weather } = simulation
+    const { dice, timing, weather, world } = simulation
     const { candidate } = incarnation
     simulation.fault("SIGTERM")
     candidate.terminate(incarnation)
     const conflict = dice.chance(0.5)
-    if (conflict) {
-      // Right before the release is sent.
-      simulation.onRelease = () => {
-        simulation.onRelease = undefined
+    const watched = simulation.candidates.some((other) => other !== candidate && other.options.watch)
+    const handover = (conflict ? 4 : 2) * weather.roundTrip + slack +
+      (watched ? weather.eventDelay : timing.retryPeriod + weather.roundTrip)
+    simulation.onRelease = () => {
+      simulation.onRelease = undefined
+      if (conflict) {
         labelNow(simulation)
       }
+      world.after(handover, () => {
+        if (simulation.monitor.leader() === undefined) {
+          world.violate(new Violation("prompt takeover", `nobody leads ${format(handover)} s after a release`))
+        }
+      })
     }
     restartLater(simulation, incarnation, 2 * timing.leaseDuration)
-    const watched = simulation.candidates.some((other) => other !== candidate && other.options.watch)
     return {
       name: conflict ? "SIGTERM, and a conflict on release" : "SIGTERM",
       keeps: false,
-      within: timing.ending / slowestRate(simulation) + (conflict ? 4 : 2) * weather.roundTrip + slack +
-        (watched ? weather.eventDelay : timing.retryPeriod + weather.roundTrip)
+      within: timing.ending / slowestRate(simulation) + slack + handover
     }
   },
 
@@ -148,6 +153,7 @@ export const plan = (simulation: Simulation): void => {
     }
     left--
     weather.forget()
+    simulation.onRelease = undefined
     const { lost } = monitor
     const { keeps, name, within } = dice.pick(acts)(simulation, leader)
     world.note("fault", () => `${leader.process.name}: ${name}`)
