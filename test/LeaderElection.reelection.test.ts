@@ -105,7 +105,7 @@ it.effect(
       assert.deepStrictEqual(after.fibers, before.fibers)
       // Compiled code still grows a little; a term that is kept takes some kilobytes.
       const growth = (after.heap - before.heap) / 500
-      assert.isTrue(growth < 1500, `${Math.round(growth)} bytes with each term`)
+      assert.isTrue(growth < 1000, `${Math.round(growth)} bytes with each term`)
     }).pipe(
       Metric.enableRuntimeMetrics,
       Effect.provideService(Metric.MetricRegistry, new Map()),

@@ -411,6 +411,28 @@ describe("others at the Lease", () => {
     assert.isFalse(w.logs.some((line) => line.startsWith("Warn")))
   })
 
+  test("one that has stepped down is a candidate like any other once another has led", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const b = yield* w.candidate("b")
+    yield* a.startForever(a.program())
+    yield* w.settle
+    const following = yield* b.lead
+    yield* w.until(104_000)
+    const instance = (yield* w.lease).annotations[instanceAnnotation]!
+    yield* w.cluster.editLease(key, { metadata: { annotations: { [stepDownAnnotation]: instance } } })
+    yield* w.until(106_000)
+    yield* Fiber.interrupt(following)
+    yield* w.until(107_000)
+    assert.deepStrictEqual(w.timeline, [
+      "100000 a leads",
+      "104000 a ends",
+      "104000 b leads",
+      "106000 b ends",
+      "106000 a leads"
+    ])
+  })
+
   test("one that steps down with nobody to follow leads again after leaseDuration", function*(w) {
     yield* oldLease(w)
     const a = yield* w.candidate("a")
