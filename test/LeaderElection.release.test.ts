@@ -476,6 +476,20 @@ describe("interruption of a campaign", () => {
     })
   }
 
+  test("after a take of unknown outcome, and another that was refused: the first is still waited for", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    yield* a.faults.next("patch", Fault.delayRequest("6 seconds"))
+    yield* a.faults.next("patch", Fault.tooManyRequests("5 seconds"))
+    const fiber = yield* a.lead
+    yield* w.until(103_000)
+    fiber.interruptUnsafe()
+    yield* w.until(106_000)
+    assert.isDefined(fiber.pollUnsafe())
+    assert.strictEqual(yield* holder(w), "")
+    assert.deepStrictEqual((yield* w.cluster.commits).slice(-2).map(({ lease }) => lease.holderIdentity), ["a", ""])
+  })
+
   test("long after a take whose answer was lost, when another holds the Lease: at once", function*(w) {
     yield* oldLease(w)
     const a = yield* w.candidate("a")
