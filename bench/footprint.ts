@@ -88,7 +88,7 @@ const pairInPod = async (
   return watched
 }
 
-/** Five pairs of each kind, minute by minute. */
+/** Pairs of each kind, minute by minute. */
 export const atRest = async (lab: Lab): Promise<Partial<Record<Subject, AtRest>>> => {
   const pairs = Math.max(1, Math.ceil(lab.options.samples / lab.options.idleMinutes))
   const bare = JsonLinesProcess.start({ command: process.execPath, args: ["-e", "setInterval(() => {}, 1 << 30)"] })
@@ -104,7 +104,7 @@ export const atRest = async (lab: Lab): Promise<Partial<Record<Subject, AtRest>>
     ])).flat()
   ]
   // What belongs to the start is over: codedependant asks for one lease duration, and Node compiles for a while.
-  await sleep(30_000)
+  await sleep(20_000)
   const results = new Map(watched.map(({ pid }) => [pid, { cpu: [] as Array<number>, rss: [] as Array<number> }]))
   const began = performance.timeOrigin + performance.now()
   let before = await inParallel(watched, 8, ({ pid }) => cpuMillis(pid))

@@ -4,18 +4,18 @@
  */
 import { Proxy } from "../test/cluster/utils/Proxy.ts"
 import {
-  type Candidate,
-  hopeless,
   inParallel,
   type Kind,
   type Lab,
   leaseDuration,
   leaseName,
+  makeSite,
   mono,
   monoOf,
   pair,
   patience,
   round,
+  type Site,
   sleep,
   start,
   times
@@ -51,37 +51,31 @@ const gracefulSeries = async (lab: Lab, kind: Kind, count: number): Promise<Samp
 }
 
 export const graceful = async (lab: Lab): Promise<Record<Kind, Samples>> => {
-  // Alone: these are milliseconds. The others are seconds, or never, and are measured together.
+  const never = await hopeless(lab)
+  // Alone: these are milliseconds. The others are seconds, and are measured together.
   const ours = await gracefulSeries(lab, "ours", lab.options.samples)
   const width = Math.min(5, lab.options.samples)
-  const [clientGo, codedependant] = await Promise.all([
-    inParallel(times(width), width, () => gracefulSeries(lab, "client-go", Math.ceil(lab.options.samples / width))),
-    inParallel(times(hopeless), hopeless, async () => {
-      const series = await pair(lab, "codedependant")
-      // Its followers try three times, half a lease apart, and then only listen: that is where they are in real life.
-      await sleep(leaseDuration + 2_000)
-      const at = mono()
-      series.leader.process.signal("SIGTERM")
-      const began = await series.follower.when("leading", patience)
-      await Promise.all([series.leader.process.close(), series.follower.process.close()])
-      return since(began, at)
-    })
-  ])
-  return { ours, "client-go": clientGo.flat(), codedependant }
+  const clientGo = await inParallel(
+    times(width),
+    width,
+    () => gracefulSeries(lab, "client-go", Math.ceil(lab.options.samples / width))
+  )
+  return { ours, "client-go": clientGo.flat(), codedependant: await never.graceful }
 }
 
 // --- kill -9 ---
 
-/** Many pairs, whose leaders are killed at different times; milliseconds past the end of their leases. */
-const crashSeries = async (lab: Lab, kind: Kind, count: number): Promise<Samples> => {
-  const pairs = await inParallel(times(count), 4, () => pair(lab, kind))
+type Pair = Awaited<ReturnType<typeof pair>>
+
+/** Kills the leaders of many pairs at different times; milliseconds past the end of their leases. */
+const crashAll = async (lab: Lab, pairs: ReadonlyArray<Pair>): Promise<Samples> => {
   const observers = await inParallel(
     pairs,
     8,
     ({ site }) => lab.cluster.admin.observeLease(site.namespace, leaseName)
   )
-  // Every leader has renewed since it is observed; the followers of codedependant have stopped to ask.
-  await sleep(kind === "codedependant" ? leaseDuration + 2_000 : 6_000)
+  // Every leader has renewed since it is observed.
+  await sleep(6_000)
   const samples = await Promise.all(pairs.map(async ({ follower, leader }, index) => {
     await random(5_000)
     await leader.kill()
@@ -94,13 +88,16 @@ const crashSeries = async (lab: Lab, kind: Kind, count: number): Promise<Samples
   return samples
 }
 
+const crashSeries = async (lab: Lab, kind: Kind): Promise<Samples> =>
+  crashAll(lab, await inParallel(times(lab.options.samples), 4, () => pair(lab, kind)))
+
 export const crash = async (lab: Lab): Promise<Record<Kind, Samples>> => {
-  const ours = await crashSeries(lab, "ours", lab.options.samples)
-  const [clientGo, codedependant] = await Promise.all([
-    crashSeries(lab, "client-go", lab.options.samples),
-    crashSeries(lab, "codedependant", hopeless)
-  ])
-  return { ours, "client-go": clientGo, codedependant }
+  const never = await hopeless(lab)
+  return {
+    ours: await crashSeries(lab, "ours"),
+    "client-go": await crashSeries(lab, "client-go"),
+    codedependant: await never.crash
+  }
 }
 
 // --- Pod deleted ---
@@ -154,18 +151,20 @@ export interface CutOff {
 }
 
 /** The leader reaches the API server through a proxy that stops to move bytes; the follower reaches it directly. */
-const cutOffSeries = async (lab: Lab, kind: Kind, count: number): Promise<CutOff> => {
-  const cuts = await inParallel(times(count), 4, async () => {
-    const proxy = await Proxy.start({ host: lab.cluster.host, port: lab.cluster.port })
-    return { proxy, ...(await pair(lab, kind, { port: proxy.port })) }
-  })
-  if (kind === "codedependant") await sleep(leaseDuration + 2_000)
-  const stopped = (leader: Candidate) => leader.when(kind === "ours" ? "lost" : "stopped", patience)
+const cuttable = async (lab: Lab, kind: Kind, site?: Site) => {
+  const proxy = await Proxy.start({ host: lab.cluster.host, port: lab.cluster.port })
+  return { proxy, ...(await pair(lab, kind, { port: proxy.port }, {}, site)) }
+}
+
+const cutAll = async (cuts: ReadonlyArray<Awaited<ReturnType<typeof cuttable>>>): Promise<CutOff> => {
   const results = await Promise.all(cuts.map(async ({ follower, leader, proxy }) => {
     await random(5_000)
     const at = mono()
     await proxy.set("stall")
-    const [told, next] = await Promise.all([stopped(leader), follower.when("leading", patience)])
+    const [told, next] = await Promise.all([
+      leader.when(leader.kind === "ours" ? "lost" : "stopped", patience, leader.process.lines.length),
+      follower.when("leading", patience)
+    ])
     return {
       // Who never stops leads to the end of the minute.
       overlap: next === undefined ? 0 : Math.max(0, (told ?? at + patience) - next) / 1_000,
@@ -183,11 +182,59 @@ const cutOffSeries = async (lab: Lab, kind: Kind, count: number): Promise<CutOff
   }
 }
 
+const cutOffSeries = async (lab: Lab, kind: Kind): Promise<CutOff> =>
+  cutAll(await inParallel(times(lab.options.samples), 4, () => cuttable(lab, kind)))
+
 export const cutOff = async (lab: Lab): Promise<Record<Kind, CutOff>> => {
-  const ours = await cutOffSeries(lab, "ours", lab.options.samples)
-  const [clientGo, codedependant] = await Promise.all([
-    cutOffSeries(lab, "client-go", lab.options.samples),
-    cutOffSeries(lab, "codedependant", hopeless)
-  ])
-  return { ours, "client-go": clientGo, codedependant }
+  const never = await hopeless(lab)
+  return {
+    ours: await cutOffSeries(lab, "ours"),
+    "client-go": await cutOffSeries(lab, "client-go"),
+    codedependant: await never.cutOff
+  }
 }
+
+// --- Those who never take over ---
+
+interface Hopeless {
+  readonly graceful: Promise<Samples>
+  readonly crash: Promise<Samples>
+  readonly cutOff: Promise<CutOff>
+}
+
+const few = 3
+
+/** They wait for a minute, idle, while others are measured. */
+const startHopeless = async (lab: Lab): Promise<Hopeless> => {
+  const pairs = await inParallel(
+    times(2 * few),
+    3,
+    async () => pair(lab, "codedependant", {}, {}, await makeSite(lab.cluster))
+  )
+  const cuts = await inParallel(
+    times(few),
+    3,
+    async () => cuttable(lab, "codedependant", await makeSite(lab.cluster))
+  )
+  // Its followers try three times, half a lease apart, and then only listen: that is where they are in real life.
+  const settled = sleep(leaseDuration + 2_000)
+  return {
+    graceful: settled.then(() =>
+      Promise.all(
+        pairs.slice(0, few).map(async ({ follower, leader }) => {
+          const at = mono()
+          leader.process.signal("SIGTERM")
+          const began = await follower.when("leading", patience)
+          await Promise.all([leader.process.close(), follower.process.close()])
+          return since(began, at)
+        })
+      )
+    ),
+    crash: settled.then(() => crashAll(lab, pairs.slice(few))),
+    cutOff: settled.then(() => cutAll(cuts))
+  }
+}
+
+let started: Promise<Hopeless> | undefined
+
+const hopeless = (lab: Lab): Promise<Hopeless> => started ??= startHopeless(lab)

@@ -34,10 +34,10 @@ import {
 /** How many sites a part takes. */
 const parts = {
   start: { run: Footprint.starting, sites: () => 3 },
-  graceful: { run: Handover.graceful, sites: () => 9 },
-  crash: { run: Handover.crash, sites: ({ samples }: Options) => 2 * samples + 3 },
+  graceful: { run: Handover.graceful, sites: () => 6 },
+  crash: { run: Handover.crash, sites: ({ samples }: Options) => 2 * samples },
   podDeleted: { run: Handover.podDeleted, sites: ({ samples }: Options) => samples + 5 },
-  cutOff: { run: Handover.cutOff, sites: ({ samples }: Options) => 2 * samples + 3 },
+  cutOff: { run: Handover.cutOff, sites: ({ samples }: Options) => 2 * samples },
   etcd: { run: Scale.etcd, sites: ({ samples }: Options) => 3 * Math.min(20, samples) },
   atRest: { run: Footprint.atRest, sites: ({ idleMinutes, samples }: Options) => 4 * Math.ceil(samples / idleMinutes) },
   followers: { run: Scale.followers, sites: () => 2 },
@@ -51,7 +51,7 @@ const { values } = parseArgs({
     only: { type: "string", default: names.join(",") },
     samples: { type: "string", default: "20" },
     minutes: { type: "string", default: "10" },
-    "idle-minutes": { type: "string", default: "4" },
+    "idle-minutes": { type: "string", default: "2" },
     elections: { type: "string", default: "1000" },
     out: { type: "string", default: "bench/results.json" }
   }

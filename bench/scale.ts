@@ -369,7 +369,7 @@ const oursFollowers = async (lab: Lab, processes: number, each: number): Promise
     }
   }))
   await sleep(5_000)
-  const rest = await load(lab, site, () => sleep(60_000))
+  const rest = await load(lab, site, () => sleep(30_000))
   const first = () =>
     started.flatMap(({ values }) => values).filter(({ event }) => event === "leading").map(({ mono }) => mono)
   let millis = 0
@@ -393,7 +393,7 @@ const clientGoFollowers = async (lab: Lab, count: number): Promise<FollowersResu
     return follower
   })
   await sleep(5_000)
-  const rest = await load(lab, site, () => sleep(60_000))
+  const rest = await load(lab, site, () => sleep(30_000))
   let millis = 0
   const handover = await load(lab, site, async () => {
     const at = mono()
@@ -421,9 +421,9 @@ export interface EtcdResult {
   readonly leaders: number
 }
 
-/** Leaders alone, for a minute, less what the API server itself writes. */
+/** Leaders alone, for a while, less what the API server itself writes. */
 export const etcd = async (lab: Lab): Promise<Record<Kind, EtcdResult>> => {
-  const seconds = 60
+  const seconds = 20
   const measure = async () => {
     const from = wall()
     const before = await servers(lab.cluster)

@@ -26,7 +26,6 @@ export const leaseDuration = 15_000
 
 /** Who has not taken over by then is not going to, and gets few samples. */
 export const patience = 60_000
-export const hopeless = 3
 
 // --- Programs ---
 
@@ -249,9 +248,9 @@ export class Candidate implements AsyncDisposable {
   }
 
   /** When it told of its first such event, monotonic milliseconds; undefined where it did not. */
-  async when(event: string, timeout: number): Promise<number | undefined> {
+  async when(event: string, timeout: number, from = 0): Promise<number | undefined> {
     try {
-      const line = await this.process.waitFor((value) => value.event === event, timeout)
+      const line = await this.process.waitFor((value) => value.event === event, timeout, from)
       return line.value.mono ?? monoOf(line.receivedAt)
     } catch {
       return undefined
@@ -327,9 +326,10 @@ export const pair = async (
   lab: Lab,
   kind: Kind,
   forLeader: Partial<StartOptions> = {},
-  forFollower: Partial<StartOptions> = {}
+  forFollower: Partial<StartOptions> = {},
+  on?: Site
 ) => {
-  const site = await lab.site()
+  const site = on ?? await lab.site()
   const leader = await start(lab, kind, site, { identity: "one", ...forLeader })
   await leader.leading()
   const follower = await start(lab, kind, site, { identity: "two", user: "follower", ...forFollower })
