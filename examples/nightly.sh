@@ -20,11 +20,23 @@ reports=${REPORTS:-reports}
 period=${PERIOD:-86400}
 mkdir -p "$reports"
 
-# A shell handles a signal when its foreground command has ended, but `wait` ends at once. So the report is written in
-# the foreground, and the pause is in the background.
-pause=
+end() {
+  echo "ends"
+  exit 0
+}
+
+# While a report is written, SIGTERM is remembered: a shell handles it when its foreground command has ended.
 ending=
-trap 'ending=yes; [ -z "$pause" ] || kill "$pause" 2>/dev/null || :' TERM
+trap 'ending=yes' TERM
+
+# Waits, and ends at once on SIGTERM: a shell handles it during `wait`. The sleep that is left is ended by `run`.
+pause() {
+  trap end TERM
+  [ -z "$ending" ] || end
+  sleep "$1" &
+  wait $! || :
+  trap 'ending=yes' TERM
+}
 
 # Moves a report to its place, unless there is one, or a later leader has been here. Under the lock nobody comes between.
 publish() {
@@ -43,7 +55,7 @@ publish() {
   ) 9>"$reports/.lock"
 }
 
-while [ -z "$ending" ]; do
+while :; do
   now=$(date +%s)
   night=$((now - now % period))
   report=$reports/report-$night
@@ -54,11 +66,5 @@ while [ -z "$ending" ]; do
     publish "$draft" "$report"
     rm -f "$draft"
   fi
-  sleep $((period - $(date +%s) % period)) &
-  pause=$!
-  # What came before the pause did has not ended it.
-  [ -z "$ending" ] || kill "$pause" 2>/dev/null || :
-  wait "$pause" || :
-  pause=
+  pause $((period - $(date +%s) % period))
 done
-echo "ends"

@@ -8,6 +8,7 @@ import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll } from "vitest"
 import { bundle, type Executable, Running } from "../bin/Executable.ts"
@@ -108,14 +109,15 @@ describe("effect-worker.ts", { timeout: 60_000 }, () => {
     await using stage = await makeStage()
     const env = {
       LEDGER: join(stage.folder, "ledger.sqlite"),
-      // Not while it writes: SQLite's lock is with the process, and would be stopped with it.
-      INTERVAL: "500 millis",
+      INTERVAL: "1 second",
       LEADER_ELECTION_LEASE_DURATION: "2s"
     }
     const one = stage.program("effect-worker", "one", env)
     await one.until(has(/Sends invoice/))
     const two = stage.program("effect-worker", "two", env)
     await two.until(has("Follows one"))
+    // Not while it writes: SQLite's lock is the process's, and would be stopped with it.
+    await one.until(has(/Sends invoice/, one.stdout.split("Sends invoice").length))
     one.signal("SIGSTOP")
     await two.until(has(/Sends invoice/))
     one.signal("SIGCONT")
@@ -124,11 +126,16 @@ describe("effect-worker.ts", { timeout: 60_000 }, () => {
     await two.exit
     // Campaigns again after the loss.
     await one.until(({ stdout }) => stdout.lastIndexOf("Sends invoice") > stdout.indexOf("Follows two"))
-    one.signal("SIGTERM")
-    await one.exit
+    // As a leader does that has written meanwhile: the database has the last word, whatever `one` believes.
+    using database = new DatabaseSync(env.LEDGER, { timeout: 5_000 })
+    database.exec("UPDATE ledger SET token = 9000000000000000000")
+    assert.strictEqual((await one.exit).code, 1)
+    assert.include(one.stdout + one.stderr, "A later leader than that of term")
+    assert.strictEqual(await stage.holder(), "")
     const [before, after] = one.stdout.split("Follows two").map((stdout) => ({ stdout, stderr: "" }))
     const numbers = found(number, before!, two, after!).map(Number)
     assert.deepStrictEqual(numbers, numbers.map((_, index) => index + 1))
+    assert.strictEqual(database.prepare("SELECT number FROM ledger").get()?.["number"], numbers.length)
   })
 })
 
@@ -195,12 +202,14 @@ describe("nightly.sh", { timeout: 60_000 }, () => {
   it("writes each report once, ends in good order, and after a loss without it", async () => {
     await using stage = await makeStage()
     const reports = join(stage.folder, "reports")
-    const env = { REPORTS: reports, PERIOD: "1" }
+    // Long enough for a handover within one period: what the first has written must not be written again.
+    const env = { REPORTS: reports, PERIOD: "3" }
     const one = stage.cli("one", ["run", "--", example("nightly.sh")], env)
-    await one.until(has("published", 2))
+    await one.until(has("published"))
     const two = stage.cli("two", ["run", "--", example("nightly.sh")], env)
     await two.until(has("Follows one"))
     assert.strictEqual(two.stdout, "")
+    await one.until(has("published", one.stdout.split("published").length))
     one.signal("SIGTERM")
     assert.strictEqual((await one.exit).code, 0)
     assert.isTrue(one.stdout.endsWith("\nends\n"), one.stdout)
