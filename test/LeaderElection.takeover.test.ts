@@ -358,6 +358,21 @@ describe("who am I", () => {
     })
   }
 
+  test("T12 a take whose answer is handled after its validity is no term: another guarded write is", function*(w) {
+    yield* oldLease(w)
+    const timers = yield* Latch.make(true)
+    const a = yield* w.candidate("a", { timers })
+    yield* timers.close
+    yield* a.faults.next("patch", Fault.delayAnswer("11 seconds"))
+    yield* a.lead
+    yield* w.until(111_000)
+    const leadership = yield* a.leadership
+    assert.deepStrictEqual(w.timeline, ["111000 a leads"])
+    assert.isTrue(yield* a.run(leadership.isValid))
+    assert.strictEqual(leadership.fencingToken, (yield* w.lease).resourceVersion)
+    assert.deepStrictEqual(yield* a.requests("patch"), ["100000 patch", "111000 patch"])
+  })
+
   test("T4 an instance that started later than mine is another holder, reported once", function*(w) {
     yield* w.cluster.createLease(key, heldBy("web-0_uid-1", 15, "999999999999-a"))
     yield* w.until(100_000)

@@ -183,8 +183,10 @@ describe("a program", () => {
     yield* oldLease(w)
     const a = yield* w.candidate("a")
     const close = yield* Deferred.make<void>()
+    const leaderships: Array<Leadership["Service"]> = []
     const fiber = yield* Effect.forkChild(a.run(Effect.scoped(Effect.gen(function*() {
       const leadership = yield* a.election.acquire
+      leaderships.push(leadership)
       yield* Effect.addFinalizer(() =>
         Effect.flatMap(leadership.isValid, (valid) => w.note(`finalizer of the user, valid: ${valid}`))
       )
@@ -196,6 +198,7 @@ describe("a program", () => {
     yield* Deferred.succeed(close, undefined)
     yield* Fiber.join(fiber)
     assert.strictEqual((yield* w.lease).holderIdentity, "")
+    assert.isFalse(yield* a.run(leaderships[0]!.isValid))
     assert.deepStrictEqual(w.timeline, ["100000 acquired", "130000 finalizer of the user, valid: true"])
   })
 

@@ -149,6 +149,20 @@ describe("T15 a watch that breaks", () => {
   })
 })
 
+test("etcd restored from a backup: the watch does not wait for a version yet to come", function*(w) {
+  const { b, leading } = yield* pair(w)
+  yield* b.lead
+  yield* w.until(106_000)
+  const backup = yield* w.cluster.snapshot
+  yield* w.until(200_500)
+  yield* w.cluster.restore(backup)
+  yield* w.until(204_000)
+  yield* Fiber.interrupt(leading)
+  yield* w.until(206_001)
+  assert.deepStrictEqual(w.timeline.slice(0, 2), ["100000 a leads", "204000 a ends"])
+  assert.match(w.timeline[2] ?? "", /^20[456]\d\d\d b leads$/)
+})
+
 describe("T15 a watch that is silent", () => {
   test("is found out by a read after half the holder's duration, and opened again", function*(w) {
     const { b, leading } = yield* pair(w)
