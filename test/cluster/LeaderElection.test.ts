@@ -36,7 +36,7 @@ describe.concurrent("the first leader", () => {
   trial("leads at once on an old Lease that was released", { lease: releasedLease }, async (trial) => {
     const candidate = await trial.candidate({ connection: "kubeconfig" })
     const leading = await candidate.first("leading")
-    assertBetween("from the campaign's begin to leading", leading.mono - candidate.since("following"), 0, 500)
+    assertBetween("from the campaign's begin to leading", leading.mono - candidate.since("following"), 0, slack)
     assert.strictEqual(leading.cause, "released")
     assert.strictEqual(leading.transitions, 8)
     assert.strictEqual((await trial.lease()).metadata.ownerReferences?.[0]?.uid, candidate.pod.metadata.uid)
@@ -72,18 +72,15 @@ describe.concurrent("a handover", () => {
     for (const { lease } of earlier) assert.strictEqual(lease.spec.holderIdentity, leader.identity)
   })
 
-  trial("after kill -9 takes place within a second of the lease's end (default settings)", {
-    lease: releasedLease
-  }, async (trial) => {
-    const env = { LEADER_ELECTION_LEASE_DURATION: undefined }
-    const { follower, leader } = await trial.pair({ env }, { env, connection: "kubeconfig" })
+  trial("after kill -9 takes place within a second of the lease's end", { lease: releasedLease }, async (trial) => {
+    const { follower, leader } = await trial.pair({}, { connection: "kubeconfig" })
     // A follower counts from the first renewal that it sees, and may have come just before the next one.
     await trial.change()
     await leader.kill()
-    const leading = await follower.first("leading", 25_000)
+    const leading = await follower.first("leading")
     const { at, lease } = trial.lastRenewal(leader)
-    assertBetween("since the last renewal", leading.at - Date.parse(lease.spec.renewTime!), 15_000, Infinity)
-    assertBetween("since the lease's end", leading.at - (at + 15_000), -200, 1_000)
+    assertBetween("since the last renewal", leading.at - Date.parse(lease.spec.renewTime!), duration, Infinity)
+    assertBetween("since the lease's end", leading.at - (at + duration), -200, 1_000)
     assert.strictEqual(leading.cause, "expired")
   })
 
@@ -95,7 +92,7 @@ describe.concurrent("a handover", () => {
     await leader.kill()
     const restarted = await trial.candidate({ pod: leader.pod })
     const leading = await restarted.first("leading")
-    assertBetween("from the campaign's begin to leading", leading.mono - restarted.since("following"), 0, 500)
+    assertBetween("from the campaign's begin to leading", leading.mono - restarted.since("following"), 0, slack)
     assert.strictEqual(leading.cause, "resumed")
     assert.strictEqual(leading.transitions, before.transitions)
     assert.isAbove(Number(leading.fencingToken), Number(before.fencingToken))
@@ -229,7 +226,7 @@ describe.concurrent("a Lease of others", () => {
     trial(`${title}, is taken at once`, { lease }, async (trial) => {
       const candidate = await trial.candidate()
       const leading = await candidate.first("leading")
-      assertBetween("from the campaign's begin to leading", leading.mono - candidate.since("following"), 0, 500)
+      assertBetween("from the campaign's begin to leading", leading.mono - candidate.since("following"), 0, slack)
       assert.strictEqual(leading.cause, "released")
       assert.strictEqual(leading.transitions, transitions + 1)
     })

@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { ManyEvent, Work } from "./support/manyCandidates.ts"
 import { bundle } from "./support/programs.ts"
-import { problemsOf, type Term, termsOf } from "./support/Terms.ts"
+import { monotonicNow, problemsOf, type Term, termsOf } from "./support/Terms.ts"
 import { type KubeCluster, startCluster } from "./utils/KubeCluster.ts"
 import { cleanEnvironment, JsonLinesProcess } from "./utils/Processes.ts"
 import { eventually, sharedCluster, skipWithout } from "./utils/Testing.ts"
@@ -133,28 +133,29 @@ describe("races", () => {
     await Promise.all([one.all("following"), two.all("following")])
     // A term may begin on these Leases when both have known them for leaseDuration.
     await sleep(duration)
+    const show = (name: string) =>
+      [one, two].flatMap((many) => many.process.values.filter(({ lease }) => lease === name))
+        .toSorted((left, right) => left.mono - right.mono)
+        .map(({ cause, event, identity, mono }) => `\n${mono.toFixed(1)} ${identity} ${event} ${cause ?? ""}`).join("")
     for (let round = 1; round <= rounds; round++) {
+      const began = monotonicNow()
       // The dead leader's last sign of life, which also ends the term of the round before: from here both wait the same.
       await inBatches(names, async (name) => {
         await sleep(Math.random() * 300)
         await admin.patchLease(namespace, name, { spec: dead })
       })
-      await eventually("one take of each", async () => {
-        const taken = one.count("took") + two.count("took")
-        return taken >= round * leases
-      }, 30_000)
+      const taken = (name: string) => [one, two].some((many) => many.of(name, "took").some(({ mono }) => mono > began))
+      await eventually("a take of each", async () => names.every(taken), 30_000)
       await settled([one, two])
-      for (const { metadata, spec } of await admin.listLeases(namespace)) {
-        const takes = [one, two].flatMap((many) => many.of(metadata.name, "took"))
-        assert.strictEqual(takes.length, round, `takes of ${metadata.name}`)
-        const winner = takes.toSorted((left, right) => left.mono - right.mono).at(-1)!.identity
-        assert.deepStrictEqual([spec.holderIdentity, spec.leaseTransitions], [winner, round])
+      for (const { metadata: { name }, spec } of await admin.listLeases(namespace)) {
+        // One whose answer was late takes the Lease, which it holds already, once more: still one winner.
+        const takes = [one, two].flatMap((many) => many.of(name, "took")).filter(({ mono }) => mono > began)
+        const winners = new Set(takes.map(({ identity }) => identity))
+        assert.strictEqual(winners.size, 1, `${name}: ${show(name)}`)
+        assert.deepStrictEqual([spec.holderIdentity, spec.leaseTransitions], [takes[0]!.identity, round])
       }
     }
     assert.deepStrictEqual(problemsOfAll([one, two]), [])
-    const terms = names.flatMap((name) => [...one.terms(name), ...two.terms(name)])
-    assert.deepStrictEqual([...new Set(terms.map(({ cause }) => cause))], ["expired"])
-    assert.strictEqual(terms.length, races)
     const beaten = one.count("beaten") + two.count("beaten")
     // Else the two never raced.
     assert.isAbove(beaten, races / 10)

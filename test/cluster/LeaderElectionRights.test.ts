@@ -72,8 +72,7 @@ describe.concurrent("the README's Role", () => {
         return candidate
       }))
       const second = first === one ? two : one
-      // Two renewals.
-      await sleep(11_000)
+      await trial.change()
       const asked = first.terminate()
       const leading = await second.first("leading")
       // Without watch the Lease is polled each retryPeriod, 2 s by default.
