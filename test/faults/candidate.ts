@@ -13,7 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Schedule from "effect/Schedule"
 import { writeSync } from "node:fs"
-import Pg from "pg"
+import { Client } from "pg"
 import { logger } from "../../src/bin/log.ts"
 import * as KubernetesClient from "../../src/KubernetesClient.ts"
 import { layerKubernetes, LeaderElection, whileLeadingForever } from "../../src/LeaderElection.ts"
@@ -36,7 +36,7 @@ const emit = (event: string, fields: object = {}) =>
 
 const connect = Effect.acquireRelease(
   Effect.tryPromise(async () => {
-    const client = new Pg.Client(clientOptions(environment("WITNESS")))
+    const client = new Client(clientOptions(environment("WITNESS")))
     // A connection that breaks shows in the next query.
     client.on("error", () => {})
     await client.connect()

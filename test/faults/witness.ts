@@ -6,10 +6,10 @@ import { execFileSync, type ChildProcess, spawn } from "node:child_process"
 import { chownSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import Pg from "pg"
+import { type Client, type ClientConfig, Pool } from "pg"
 
 /** Connects through the server's socket: no port to find, and nobody else can. */
-export const clientOptions = (directory: string): Pg.ClientConfig => ({
+export const clientOptions = (directory: string): ClientConfig => ({
   host: directory,
   user: "postgres",
   database: "postgres"
@@ -26,7 +26,7 @@ export interface Write {
 }
 
 /** One write of a leader program: whether the condition let it in. */
-export const record = async (client: Pg.Client, write: Write): Promise<boolean> => {
+export const record = async (client: Client, write: Write): Promise<boolean> => {
   const { rows } = await client.query<{ accepted: boolean }>({
     name: "record",
     text: `WITH let_in AS (
@@ -109,7 +109,7 @@ export const startWitness = async (): Promise<Witness> => {
   )
   const kill = () => server.kill("SIGKILL")
   process.on("exit", kill)
-  const client = new Pg.Pool({ ...clientOptions(directory), max: 4 })
+  const client = new Pool({ ...clientOptions(directory), max: 4 })
   client.on("error", () => {})
   for (let attempt = 0;; attempt++) {
     try {
