@@ -98,7 +98,9 @@ export class Candidate {
 
   /** Starts a process beside the one that runs, in the same Pod and under the same identity. */
   duplicate(): Incarnation {
-    return this.launch()
+    const duplicate = this.launch()
+    this.simulation.monitor.duplicated.add(duplicate.identity)
+    return duplicate
   }
 
   /** Its Pod is gone, and whatever runs there runs on: the next `start` is that of another Pod. */

@@ -33,6 +33,8 @@ export class Monitor {
   readonly simulation: Simulation
   /** Terms whose leadership may be valid, or whose program still runs. */
   readonly terms: Array<ObservedTerm> = []
+  /** Identities that two live processes have used: nothing is promised of who leads beside them. */
+  readonly duplicated = new Set<string>()
   /** The Lease as it is stored. */
   record: LeaseRecord | undefined
   /** True times of the last write by the record's holder, and of the last change at all. */
@@ -90,7 +92,10 @@ export class Monitor {
       if (term.final) {
         this.fail("a term once over stays over", describe(term))
       }
-      if (leader !== undefined && leader.identity !== term.identity) {
+      if (this.duplicated.has(term.identity)) {
+        continue
+      }
+      if (leader !== undefined) {
         this.fail("at most one valid leader", `${describe(term)} and ${describe(leader)}`)
       }
       leader = term
@@ -154,7 +159,7 @@ export class Monitor {
     if (other.process === term.process) {
       this.fail("no campaign while the last program runs", describe(term))
     }
-    if (other.identity === term.identity || !this.simulation.programsNeverOverlap) {
+    if (this.duplicated.has(other.identity) || !this.simulation.programsNeverOverlap) {
       return
     }
     // A process that does not run cannot stop its program either.

@@ -41,6 +41,8 @@ export class Simulation {
   readonly faults = new Map<string, number>()
   /** One fault at a time, with time to recover between them. */
   readonly orderly: boolean
+  /** Somebody edits a label all the time. */
+  readonly relabelled: boolean
   readonly timing: {
     readonly shortestLease: number
     readonly leaseDuration: number
@@ -122,7 +124,8 @@ export class Simulation {
       this.candidates.push(candidate)
       this.world.at(dice.between(0, dice.chance(0.5) ? 0.1 : 40) * second, () => candidate.start())
     }
-    if (dice.chance(0.1)) {
+    this.relabelled = dice.chance(0.1)
+    if (this.relabelled) {
       this.fault("somebody edits a label all the time")
       Storm.busybody(this)
     }
@@ -217,7 +220,7 @@ export class Simulation {
       const renewals = renewInterval === undefined ? 0 : (duration * process.options.rate) / nanos(renewInterval)
       const limit = leader?.process === process
         ? (renewals + monitor.confirms - confirms + 2) *
-          (this.faults.has("somebody edits a label all the time") ? 4 : 1)
+          (this.relabelled ? 4 : 1)
         : (1.3 * duration * process.options.rate) / (timing.shortestLease / 8) + 8
       if (requests > limit) {
         throw new Violation("requests stay few", `${process.name} made ${requests} while nothing happened`)

@@ -42,6 +42,10 @@ const integer = (name: "seeds" | "from" | "seed" | "workers", otherwise: number)
   return Number(text)
 }
 
+const workers = new Set<Worker>()
+// What has been found so far is told all the same.
+process.once("SIGINT", () => workers.forEach((worker) => void worker.terminate()))
+
 /** Runs a job in a thread, until it ends or the listener wants no more. */
 const work = (job: Job, onReport: (report: Report) => void): Promise<void> =>
   new Promise((resolve, reject) => {
@@ -53,8 +57,8 @@ const work = (job: Job, onReport: (report: Report) => void): Promise<void> =>
     worker.on("message", onReport)
     worker.on("error", reject)
     worker.on("exit", () => resolve())
-    // What has been found so far is told all the same.
-    process.once("SIGINT", () => void worker.terminate())
+    workers.add(worker)
+    worker.on("exit", () => workers.delete(worker))
   })
 
 const ruleNamed = (part: string): BrokenRule => {
@@ -176,7 +180,7 @@ const runBroken = async (rules: ReadonlyArray<BrokenRule>, workers: number, from
 if (values.help === true) {
   console.log(usage)
 } else {
-  const workers = integer("workers", availableParallelism())
+  const threads = integer("workers", availableParallelism())
   const from = integer("from", 1)
   const rule = values.rule === undefined ? undefined : ruleNamed(values.rule)
   const ok = values.seed !== undefined
@@ -188,7 +192,7 @@ if (values.help === true) {
       return runOne(integer("seed", 1), values.trace === true)
     })()
     : values.broken === true
-    ? await runBroken(rule === undefined ? brokenRules : [rule], workers, from)
-    : await runSeeds(from, integer("seeds", 1000), workers, rule?.name)
+    ? await runBroken(rule === undefined ? brokenRules : [rule], threads, from)
+    : await runSeeds(from, integer("seeds", 1000), threads, rule?.name)
   process.exitCode = ok ? 0 : 1
 }

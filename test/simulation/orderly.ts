@@ -98,11 +98,12 @@ const acts: ReadonlyArray<Act> = [
     const { dice, timing, weather, world } = simulation
     const { candidate } = incarnation
     simulation.fault("SIGTERM")
-    candidate.terminate(incarnation)
     const conflict = dice.chance(0.5)
     const watched = simulation.candidates.some((other) => other !== candidate && other.options.watch)
     const handover = (conflict ? 4 : 2) * weather.roundTrip + slack +
-      (watched ? weather.eventDelay : timing.retryPeriod + weather.roundTrip)
+      (watched ? weather.eventDelay : timing.retryPeriod + weather.roundTrip) +
+      // A second conflict in a row is followed by a pause.
+      (simulation.relabelled ? timing.retryPeriod + 3 * weather.roundTrip : 0)
     simulation.onRelease = () => {
       simulation.onRelease = undefined
       if (conflict) {
@@ -114,6 +115,7 @@ const acts: ReadonlyArray<Act> = [
         }
       })
     }
+    candidate.terminate(incarnation)
     restartLater(simulation, incarnation, 2 * timing.leaseDuration)
     return {
       name: conflict ? "SIGTERM, and a conflict on release" : "SIGTERM",
