@@ -3,6 +3,7 @@
  * the time, which counts where dozens of them start on two cores.
  */
 import * as Esbuild from "esbuild"
+import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -12,6 +13,7 @@ const repository = fileURLToPath(new URL("../../..", import.meta.url))
 export const bundle = async (name: "candidate" | "manyCandidates"): Promise<string> => {
   // Where @kubernetes/client-node is found, and nobody commits it. Of this process, which others must not overwrite.
   const outfile = join(repository, "node_modules", ".cache", "test-cluster", `${name}-${process.pid}.mjs`)
+  process.once("exit", () => rmSync(outfile, { force: true }))
   await Esbuild.build({
     entryPoints: [join(repository, "test", "cluster", "support", `${name}.ts`)],
     outfile,
