@@ -121,10 +121,16 @@ try {
   for (const name of only) {
     const start = performance.now()
     const meta = { ...machine(), samples: options.samples, versions: used }
-    const result = await parts[name].run(lab)
-    const seconds = Math.round((performance.now() - start) / 1_000)
-    await record(name, { ...meta, seconds, result })
-    log(`${name}: ${seconds} s`)
+    try {
+      const result = await parts[name].run(lab)
+      const seconds = Math.round((performance.now() - start) / 1_000)
+      await record(name, { ...meta, seconds, result })
+      log(`${name}: ${seconds} s`)
+    } catch (error) {
+      // The other parts are worth having.
+      log(`${name} FAILED: ${error instanceof Error ? error.stack : String(error)}`)
+      process.exitCode = 1
+    }
   }
 } finally {
   await cluster.close()

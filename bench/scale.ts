@@ -205,7 +205,7 @@ export const elections = async (lab: Lab): Promise<ElectionsResult> => {
   const empty = await first.self()
   const campaign = mono()
   first.campaign()
-  await first.untilLeading(names.length, 120_000)
+  await first.untilLeading(names.length, 180_000)
   const allLead = mono()
   await sleep(10_000)
   const full = await first.self()

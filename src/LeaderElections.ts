@@ -7,7 +7,9 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as RcMap from "effect/RcMap"
@@ -59,6 +61,10 @@ export class LeaderElections extends Context.Service<LeaderElections, {
   ) => Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>>
 }>()("effect-kubernetes-leader-election/LeaderElections") {}
 
+// How elections that begin together do so: so many at once, and the others apart, in nanoseconds.
+const burst = 50n
+const apart = 5_000_000n
+
 /**
  * Makes the elections from the settings that they share, on one store.
  *
@@ -66,7 +72,9 @@ export class LeaderElections extends Context.Service<LeaderElections, {
  *
  * Their renewals are spread over the renewInterval: the first one of each term
  * comes after a random part of it. Elections that begin together would
- * otherwise renew together ever after.
+ * otherwise renew together ever after. Of many that begin together, fifty do so
+ * at once and the others 5 milliseconds apart: the requests of all of them at
+ * once would take longer than the time limit of each.
  *
  * @category constructors
  * @since 0.1.0
@@ -88,16 +96,26 @@ export const make = (
         )
     })
     const get = (name: string) => RcMap.get(elections, name)
+    let next: bigint | undefined
+    const turn = Effect.flatMap(Clock.monotonicTimeNanos, (now) => {
+      const earliest = now - burst * apart
+      const begin = next === undefined || next < earliest ? earliest : next
+      next = begin + apart
+      return begin > now ? Effect.sleep(Duration.nanos(begin - now)) : Effect.void
+    })
     return LeaderElections.of({
       get,
       whileLeading: (name, program) =>
         Effect.scopedWith((scope) =>
-          Effect.flatMap(Scope.provide(get(name), scope), (election) => election.whileLeading(program))
+          Effect.flatMap(
+            Effect.andThen(turn, Scope.provide(get(name), scope)),
+            (election) => election.whileLeading(program)
+          )
         ),
       whileLeadingForever: (name, program) =>
         Effect.scopedWith((scope) =>
           Effect.flatMap(
-            Scope.provide(get(name), scope),
+            Effect.andThen(turn, Scope.provide(get(name), scope)),
             (election) => LeaderElection.whileLeadingForeverWith(election, program)
           )
         )

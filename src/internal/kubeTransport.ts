@@ -43,6 +43,8 @@ export interface Pool {
   readonly tls: Tls
   readonly agent: Agent
   readonly isEstablished: (socket: Duplex) => boolean
+  /** How many responses have begun. */
+  answers: number
   /** Held until a request has its connection. */
   readonly connecting: Semaphore.Semaphore
   /** Closes the connections that no request uses. */
@@ -96,6 +98,7 @@ export const makePool = (secure: boolean, tls: Tls): Pool => {
     tls,
     agent,
     isEstablished: (socket) => established.has(socket),
+    answers: 0,
     connecting: Semaphore.makeUnsafe(handshakes),
     closeIdle,
     retire: () => {
@@ -188,6 +191,7 @@ export const exchange: (
       request.on("error", onFailure)
       request.once("close", () => onFailure(new Error("the connection was closed")))
       request.once("response", (response) => {
+        pool.answers++
         progress.phase = "body"
         progress.status = response.statusCode
         response.on("data", (chunk: Buffer) => Queue.offerUnsafe(chunks, chunk))
@@ -199,6 +203,7 @@ export const exchange: (
       return request
     }
 
+    const { answers } = pool
     let request: ClientRequest | undefined
     const connect = Effect.acquireRelease(
       // What a token may contain is not ours to say, and Node throws where it cannot be a header.
@@ -227,10 +232,11 @@ export const exchange: (
       Effect.andThen(Deferred.await(responded)),
       Effect.onError(() =>
         Effect.sync(() => {
-          if (request !== undefined) {
-            request.destroy()
-            // What broke or stalled this connection has most likely met the idle ones too; the next attempt is to find a
-            // fresh one, and not to lose its time on one after the other.
+          request?.destroy()
+          // What broke or stalled this connection has most likely met the idle ones too; the next attempt is to find a
+          // fresh one, and not to lose its time on one after the other. Not so where others were answered meanwhile: of
+          // many requests some fail, and must not make the others connect anew.
+          if (pool.answers === answers) {
             pool.closeIdle()
           }
         })
