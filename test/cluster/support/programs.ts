@@ -3,20 +3,20 @@
  * the time, which counts where dozens of them start on two cores.
  */
 import * as Esbuild from "esbuild"
-import { rmSync } from "node:fs"
+import { createHash } from "node:crypto"
+import { mkdir, rename, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url))
+// From here @kubernetes/client-node is found, which is not bundled.
+const directory = join(repository, "node_modules", ".cache", "test-cluster")
 
 /** Bundles `test/cluster/support/<name>.ts` and gives the path of the file to start. */
 export const bundle = async (name: "candidate" | "manyCandidates"): Promise<string> => {
-  // Where @kubernetes/client-node is found, and nobody commits it. Of this process, which others must not overwrite.
-  const outfile = join(repository, "node_modules", ".cache", "test-cluster", `${name}-${process.pid}.mjs`)
-  process.once("exit", () => rmSync(outfile, { force: true }))
-  await Esbuild.build({
+  const { outputFiles: [output] } = await Esbuild.build({
     entryPoints: [join(repository, "test", "cluster", "support", `${name}.ts`)],
-    outfile,
+    write: false,
     bundle: true,
     platform: "node",
     format: "esm",
@@ -27,5 +27,11 @@ export const bundle = async (name: "candidate" | "manyCandidates"): Promise<stri
       js: `import{createRequire as __createRequire}from"node:module";const require=__createRequire(import.meta.url);`
     }
   })
-  return outfile
+  // By its content, so that runs at the same time do not disturb each other.
+  const hash = createHash("sha256").update(output!.contents).digest("hex").slice(0, 16)
+  const file = join(directory, `${name}-${hash}.mjs`)
+  await mkdir(directory, { recursive: true })
+  await writeFile(`${file}.${process.pid}`, output!.contents)
+  await rename(`${file}.${process.pid}`, file)
+  return file
 }
