@@ -6,7 +6,8 @@
  * {@link whileLeadingForever} campaigns again after each loss; {@link acquire}
  * is the scoped effect beneath both. The election is a service: build its layer
  * from the environment with {@link LeaderElectionLive}, from settings with
- * {@link layer}, or without any cluster with {@link layerLocal}.
+ * {@link layer}, or for development without any cluster with
+ * `LocalLeaderElection.layer`.
  *
  * @since 0.1.0
  */

@@ -61,5 +61,8 @@ export * as StatsD from "./StatsD.ts"
 /** A clock that goes on while the machine is suspended. */
 export * as SuspendWitness from "./SuspendWitness.ts"
 
+/** An election without any cluster, for local development. */
+export * as LocalLeaderElection from "./LocalLeaderElection.ts"
+
 /** The term that a program runs in: a service inside `whileLeading`. */
 export { Leadership } from "./Leadership.ts"
