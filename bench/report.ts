@@ -61,7 +61,8 @@ const digits = (value: number): string =>
 const milliseconds = (value: number): string =>
   value === Infinity ? "never" : Math.abs(value) < 1_000 ? `${digits(value)} ms` : `${digits(value / 1_000)} s`
 
-const unit = (name: string) => (value: number): string => value === Infinity ? "never" : `${digits(value)} ${name}`
+const unit = (name: string) => (value: number): string =>
+  value === Infinity ? "never" : `${digits(value)} ${name}`.trimEnd()
 
 const cell = (samples: ReadonlyArray<number | null> | undefined, show: (value: number) => string): string => {
   if (samples === undefined || samples.length === 0) return "—"
