@@ -395,8 +395,10 @@ export class ApiClient {
     for (const lease of list.items as Array<Lease>) observer.add({ at: now(), type: "ADDED", lease })
     const watch = (): void => {
       if (observer.closed) return
-      const path = `${leasesPath(namespace)}?watch=1&fieldSelector=metadata.name%3D${name}&resourceVersion=${version}` +
-        "&allowWatchBookmarks=true"
+      const since = version === "" ? "" : `&resourceVersion=${version}`
+      const path = `${
+        leasesPath(namespace)
+      }?watch=1&fieldSelector=metadata.name%3D${name}&allowWatchBookmarks=true${since}`
       // A server that is stopped or frozen by a test ends the watch: it goes on where it was.
       const again = () => void setTimeout(watch, 50).unref()
       let answered = false
@@ -414,11 +416,16 @@ export class ApiClient {
           for (const line of lines) {
             const event = JSON.parse(line)
             if (event.type === "ERROR") {
-              observer.fail(new Error(`The watch cannot go on: ${line}`))
+              // A server that was started again does not know the past: then from what is there now.
+              if (event.object.code === 410) version = ""
+              else observer.fail(new Error(`The watch cannot go on: ${line}`))
               return
             }
             version = event.object.metadata.resourceVersion
-            if (event.type !== "BOOKMARK") observer.add({ at: now(), type: event.type, lease: event.object })
+            const known = observer.events.at(-1)?.lease.metadata.resourceVersion
+            if (event.type !== "BOOKMARK" && version !== known) {
+              observer.add({ at: now(), type: event.type, lease: event.object })
+            }
           }
         })
         response.once("error", () => {})
