@@ -165,9 +165,16 @@ export const writeOnce = Effect.fnUntraced(function*(
   tenure: Tenure,
   makeWrite: (author: Writes.Author, lease: LeaseRecord, renewTime: bigint) => LeaseWrite
 ) {
+  const before = tenure.validFrom
+  if (tenure.conflicts > 0 && !tenure.hurry && !observer.isWatching()) {
+    // Who keeps writing has written again during the pause, and no watch told what: read before it would only conflict.
+    const read = yield* observer.read
+    if (tenure.gone !== undefined) {
+      return { made: read, left: 0n, committed: undefined }
+    }
+  }
   const start = yield* environment.moment
   const guard = tenure.lease
-  const before = tenure.validFrom
   const renewTime = yield* nextRenewTime(environment, pen, guard.renewTime)
   tenure.pending.set(renewTime, start)
   tenure.hurry = false
