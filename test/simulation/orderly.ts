@@ -68,7 +68,7 @@ const acts: ReadonlyArray<Act> = [
     restartLater(simulation, incarnation, 2.5 * timing.leaseDuration)
     const seen = simulation.candidates.every(({ options }) => options.watch)
       ? weather.eventDelay
-      : timing.retryPeriod + weather.roundTrip
+      : timing.retryPeriod / slowestRate(simulation) + weather.roundTrip
     return {
       name: "crash",
       keeps: false,
@@ -100,10 +100,11 @@ const acts: ReadonlyArray<Act> = [
     simulation.fault("SIGTERM")
     const conflict = dice.chance(0.5)
     const watched = simulation.candidates.some((other) => other !== candidate && other.options.watch)
+    const retryPeriod = timing.retryPeriod / slowestRate(simulation)
     const handover = (conflict ? 4 : 2) * weather.roundTrip + slack +
-      (watched ? weather.eventDelay : timing.retryPeriod + weather.roundTrip) +
+      (watched ? weather.eventDelay : retryPeriod + weather.roundTrip) +
       // A second conflict in a row is followed by a pause.
-      (simulation.relabelled ? timing.retryPeriod + 3 * weather.roundTrip : 0)
+      (simulation.relabelled ? retryPeriod + 3 * weather.roundTrip : 0)
     simulation.onRelease = () => {
       simulation.onRelease = undefined
       if (conflict) {
