@@ -145,10 +145,11 @@ export class Monitor {
         this.overlap(term, other)
       }
     }
-    if (leadership.fencingToken <= this.lastToken) {
+    if (leadership.fencingToken > this.lastToken) {
+      this.lastToken = leadership.fencingToken
+    } else if (!this.duplicated.has(identity)) {
       this.fail("fencing tokens grow", `${describe(term)} after ${this.lastToken}`)
     }
-    this.lastToken = leadership.fencingToken
     this.terms.push(term)
     this.remember(term)
     this.simulation.onLeader()
