@@ -167,7 +167,8 @@ describe("step-down", () => {
     await using trial = await makeTrial()
     const one = trial.run("one", quick, ["sh", "-c", "trap '' TERM; echo starts; while :; do sleep 0.05; done"])
     await one.until(says("starts"))
-    const two = trial.run("two", quick, ["sh", "-c", "echo starts"])
+    // Long enough to be seen as the holder.
+    const two = trial.run("two", quick, ["sh", "-c", "echo starts; sleep 3"])
     await two.until(logs("Follows one"))
     const asked = stepDown(trial)
     assert.strictEqual((await one.exit).code, 75)
