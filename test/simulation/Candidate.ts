@@ -382,7 +382,11 @@ const bridge = (
             )
             return fiber
           }),
-          (fiber) => Effect.sync(() => fiber.interruptUnsafe())
+          (fiber) =>
+            Effect.sync(() => {
+              monitor.onWatchClosed(process)
+              fiber.interruptUnsafe()
+            })
         )
         return Stream.fromQueue(queue)
       }))

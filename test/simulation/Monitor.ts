@@ -260,6 +260,14 @@ export class Monitor {
     this.onNews(process, lease.resourceVersion, false)
   }
 
+  /** What the watch had brought may not have been looked at when it was closed. */
+  onWatchClosed(process: Process): void {
+    const knowledge = this.knowledge.get(process)
+    if (knowledge !== undefined) {
+      this.knowledge.set(process, { ...knowledge, present: false })
+    }
+  }
+
   /** Counts what has reached this process so far. */
   news(process: Process): number {
     return this.knowledge.get(process)?.news ?? 0
