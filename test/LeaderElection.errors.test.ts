@@ -243,3 +243,19 @@ describe("the owner", () => {
     assert.isFalse(w.logs.some((line) => line.startsWith("Error")))
   })
 })
+
+test("a right that was missing at two different times was not missing all the time between", function*(world) {
+  yield* world.cluster.createLease(key, { spec: { holderIdentity: "another", leaseDurationSeconds: 15 } })
+  const a = yield* world.candidate("a")
+  yield* a.faults.set({ patch: Fault.forbidden })
+  yield* a.lead
+  // Refused when the lease has run out, until its holder shows another sign of life.
+  yield* world.until(20_000)
+  yield* world.cluster.editLease(key, { spec: { leaseTransitions: 1 } })
+  // Refused again when that has run out, for less than leaseDuration.
+  yield* world.until(45_000)
+  assert.deepStrictEqual(world.timeline, [])
+  yield* a.faults.clear
+  yield* world.until(50_000)
+  assert.match(world.timeline.join(), /^4[5-7]\d{3} a leads$/)
+})

@@ -155,6 +155,9 @@ class Candidate {
           return yield* this.takeOver(decision)
         }
         case "Wait": {
+          // Nothing is to be written now: what was forbidden before may be allowed when it is.
+          this.forbiddenSince.delete("create")
+          this.forbiddenSince.delete("patch")
           if (decision.duplicate && !this.reportedDuplicate) {
             this.reportedDuplicate = true
             yield* Effect.logError(
