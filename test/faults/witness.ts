@@ -107,7 +107,10 @@ export const startWitness = async (): Promise<Witness> => {
     ]),
     { stdio: "ignore" }
   )
-  const kill = () => server.kill("SIGKILL")
+  const kill = () => {
+    server.kill("SIGKILL")
+    rmSync(directory, { recursive: true, force: true, maxRetries: 3 })
+  }
   process.on("exit", kill)
   const client = new Pool({ ...clientOptions(directory), max: 4 })
   client.on("error", () => {})
