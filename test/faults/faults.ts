@@ -137,12 +137,12 @@ export const faults: ReadonlyArray<Fault> = [
     }
   },
   {
-    name: "rights revoked for longer than the lease",
+    name: "rights revoked for longer than renewDeadline",
     inject: async (team) => {
       const { admin } = team.options.cluster
       await admin.putRole(team.namespace, "candidate", [])
-      // Shorter than what ends a campaign.
-      await pause(0.9 * lease(team))
+      // Shorter than leaseDuration, after which a candidate gives up: also on a machine that is slow to grant them again.
+      await pause(0.7 * lease(team))
       await admin.putRole(team.namespace, "candidate", leaseRules(team.options.name))
     }
   },
