@@ -101,7 +101,7 @@ class Candidate {
   notBefore = 0n
   conflicts = 0
   /** Since when each verb has been forbidden without a break. */
-  readonly forbiddenSince = new Map<LeaseVerb, bigint>()
+  readonly forbiddenSince = new Map<LeaseVerb, { readonly since: bigint; readonly last: bigint }>()
   nextPoll = 0n
   /** The revision at which the watch was last doubted: once is enough. */
   probed = -1
@@ -155,9 +155,6 @@ class Candidate {
           return yield* this.takeOver(decision)
         }
         case "Wait": {
-          // Nothing is to be written now: what was forbidden before may be allowed when it is.
-          this.forbiddenSince.delete("create")
-          this.forbiddenSince.delete("patch")
           if (decision.duplicate && !this.reportedDuplicate) {
             this.reportedDuplicate = true
             yield* Effect.logError(
@@ -325,8 +322,13 @@ class Candidate {
             return
           }
           // A Role being replaced is no reason to die.
-          const since = this.forbiddenSince.get(error.verb) ?? made.start.monotonic
-          this.forbiddenSince.set(error.verb, since)
+          // Only attempts that follow each other are one row: nobody knows what was allowed between others.
+          const row = this.forbiddenSince.get(error.verb)
+          const { requestTimeout, retryPeriod } = environment.timing
+          const since = row !== undefined && made.start.monotonic - row.last <= 2n * retryPeriod + requestTimeout
+            ? row.since
+            : made.start.monotonic
+          this.forbiddenSince.set(error.verb, { since, last: made.end.monotonic })
           if (made.end.monotonic - since >= environment.timing.leaseDuration) {
             return yield* refused(error)
           }
