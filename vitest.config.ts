@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
@@ -21,6 +22,10 @@ export default defineConfig({
           include: ["test/**/*.test.ts"],
           exclude: ["test/cluster/**", "test/faults/**", "test/observability/**"],
           sequence: { concurrent: true },
+          // One registry of modules for all files of a worker: to load Effect anew for each took longer than most tests.
+          isolate: false,
+          // Some files only wait for processes: more workers than processors.
+          maxWorkers: availableParallelism() + 1,
           // All tests of a file run at the same time, and some use real sockets and processes: a slow machine is no failure.
           testTimeout: 60_000,
           hookTimeout: 60_000

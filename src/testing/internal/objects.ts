@@ -4,9 +4,9 @@
  *
  * @internal
  */
-import * as Equal from "effect/Equal"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
+import { isDeepStrictEqual } from "node:util"
 import * as ApiError from "./apiError.ts"
 import { type ApiObject, formatTime, mergePatch, type ObjectMeta } from "./apiObject.ts"
 import { apiVersionOf, namespaces, pods, type ResourceType, type SentObject } from "./resources.ts"
@@ -265,7 +265,7 @@ export const make = (options: {
         return yield* Result.fail(ApiError.invalid(type, name, errors))
       }
       const next = assemble(type, namespace, sent, current.metadata)
-      if (Equal.equals(next, current)) {
+      if (isDeepStrictEqual(next, current)) {
         return current
       }
       // The last finalizer went: the object goes with it, and the watch hears of the deletion only.
@@ -375,7 +375,7 @@ export const make = (options: {
           }
         }
         return {
-          object: Equal.equals(terminating, current) ? current : store(type, "MODIFIED", terminating),
+          object: isDeepStrictEqual(terminating, current) ? current : store(type, "MODIFIED", terminating),
           removed: false
         }
       }),
