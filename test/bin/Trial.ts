@@ -22,6 +22,7 @@ export interface Trial extends AsyncDisposable {
   readonly cluster: KubeCluster
   readonly namespace: string
   readonly kubeconfig: string
+  readonly executable: string
   /** Starts a program that is ended with the test. */
   readonly start: (command: string, args: ReadonlyArray<string>, env?: Record<string, string | undefined>) => Running
   /** Starts the command with these arguments. */
@@ -52,7 +53,7 @@ export const makeTrials = () => {
     await executable[Symbol.asyncDispose]()
   })
 
-  return async (options: TrialOptions = {}): Promise<Trial & { readonly executable: string }> => {
+  return async (options: TrialOptions = {}): Promise<Trial> => {
     const cluster = await sharedCluster()
     const { admin } = cluster
     const namespace = await admin.createNamespace("cli")

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { TestContext } from "vitest"
 import { isAlive, type Running } from "../bin/Executable.ts"
-import { leaseDuration, leaseName, logs, makeTrials, quick, says } from "../bin/Trial.ts"
+import { leaseDuration, leaseName, logs, makeTrials, quick, says, type Trial } from "../bin/Trial.ts"
 import { Proxy } from "./utils/Proxy.ts"
 import { eventually, sharedCluster } from "./utils/Testing.ts"
 
@@ -23,6 +23,24 @@ const pidsOf = (running: Running): Array<number> =>
 
 const jsonLines = (text: string): Array<Record<string, unknown>> =>
   text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line))
+
+/** What `trial.run` starts, for another program to start. */
+const runCommand = (trial: Trial, command: string): ReadonlyArray<string> => [
+  process.execPath,
+  trial.executable,
+  "run",
+  "--kubeconfig",
+  trial.kubeconfig,
+  "--name",
+  leaseName,
+  "--identity",
+  "one",
+  ...quick,
+  "--",
+  "sh",
+  "-c",
+  command
+]
 
 describe("run", () => {
   it("gives COMMAND the term and the settings, leaves its output alone, and ends with its exit code", async () => {
@@ -359,24 +377,7 @@ print("status", os.waitstatus_to_exitcode(status))
     }
     const command = `test -t 0 && test -t 1 && echo terminal; trap 'echo interrupted; exit 9' INT; echo ready; ` +
       "while :; do sleep 0.05; done"
-    const terminal = trial.start("python3", [
-      "-c",
-      python,
-      process.execPath,
-      trial.executable,
-      "run",
-      "--kubeconfig",
-      trial.kubeconfig,
-      "--name",
-      leaseName,
-      "--identity",
-      "one",
-      ...quick,
-      "--",
-      "sh",
-      "-c",
-      command
-    ])
+    const terminal = trial.start("python3", ["-c", python, ...runCommand(trial, command)])
     assert.strictEqual((await terminal.exit).code, 0)
     assert.include(terminal.stdout, "terminal\r\n")
     assert.include(terminal.stdout, "interrupted\r\n")
@@ -391,23 +392,7 @@ print("status", os.waitstatus_to_exitcode(status))
     }
     const command =
       `trap 'echo told; exit 6' TERM; (sleep 0.1 &) ; echo parent $(ps -o ppid= -p $$); while :; do sleep 0.05; done`
-    const run = trial.start("unshare", [
-      ...unshare,
-      process.execPath,
-      trial.executable,
-      "run",
-      "--kubeconfig",
-      trial.kubeconfig,
-      "--name",
-      leaseName,
-      "--identity",
-      "one",
-      ...quick,
-      "--",
-      "sh",
-      "-c",
-      command
-    ])
+    const run = trial.start("unshare", [...unshare, ...runCommand(trial, command)])
     await run.until(says("parent"))
     assert.match(run.stdout, /parent +1\n/)
     const inside = Number((await trial.start("pgrep", ["-P", String(run.pid)]).output).trim())
