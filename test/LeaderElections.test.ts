@@ -1,8 +1,9 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Option } from "effect"
-import { LeaderElections, Leadership } from "effect-kubernetes-leader-election"
+import { KubernetesEvents, LeaderElection, LeaderElections, Leadership } from "effect-kubernetes-leader-election"
 import { LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
+import { makeClient } from "./utils/fakeClient.ts"
 
 const input = { namespace: "default", identity: "one" }
 
@@ -50,6 +51,28 @@ it.effect("spreads the renewals of elections that begin together", () =>
   }).pipe(
     Effect.provide(LeaderElections.layer(input)),
     Effect.provide(LeaseFaults.layer.pipe(Layer.provideMerge(MemoryLeaseStore.layerMemory())))
+  ))
+
+it.effect("what is attached to one by its name sees the terms of that one", () =>
+  Effect.gen(function*() {
+    const elections = yield* LeaderElections.LeaderElections
+    const client = makeClient()
+    yield* KubernetesEvents.layer.pipe(
+      Layer.provide(Layer.effect(LeaderElection.LeaderElection, elections.get("shard-1"))),
+      Layer.provide(client.layer),
+      Layer.build
+    )
+    yield* Effect.forkChild(
+      Effect.forEach(names, (name) => elections.whileLeading(name, Effect.never), { concurrency: "unbounded" })
+    )
+    yield* TestClock.adjust("16 seconds")
+    assert.deepStrictEqual(
+      client.requests.map(({ body }) => [body.reason, body.regarding.name]),
+      [["BecameLeader", "shard-1"]]
+    )
+  }).pipe(
+    Effect.provide(LeaderElections.layer(input)),
+    Effect.provide(MemoryLeaseStore.layerMemory())
   ))
 
 it.effect("has one election for each name, for as long as it is used", () =>
