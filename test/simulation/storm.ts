@@ -397,14 +397,18 @@ const acts: { readonly [name: string]: Act } = {
   },
 
   "lease emptied": (simulation) => {
-    const { cluster, dice } = simulation
+    const { clientGo, cluster, dice } = simulation
+    if (clientGo !== undefined) {
+      // Takes it at once, may release it a moment later, and to that release nobody can see that a leader may live.
+      return
+    }
     simulation.fault("Lease emptied in place")
     simulation.world.note("fault", () => "the Lease is emptied in place")
     simulation.foreign(dice.chance(0.5) ? cluster.emptyLease(key) : cluster.putLease(key, {}))
   },
 
   "lease edited": (simulation) => {
-    const { cluster, dice, timing, world } = simulation
+    const { clientGo, cluster, dice, timing, world } = simulation
     const record = simulation.monitor.record
     if (record === undefined) {
       return
@@ -421,8 +425,10 @@ const acts: { readonly [name: string]: Act } = {
       ["an old renewTime", { spec: { renewTime: microTime(epoch - 3_600_000) } }, 0],
       ["a renewTime to come", { spec: { renewTime: microTime(epoch + 3_600_000) } }, 0],
       ["without times", { spec: { renewTime: null, acquireTime: null } }, 0],
-      ["without holder", { spec: { holderIdentity: null } }, 0],
-      ["another holder", { spec: { holderIdentity: "stranger" } }, timing.leaseDuration],
+      // As above.
+      ["without holder", clientGo === undefined ? { spec: { holderIdentity: null } } : {}, 0],
+      // Another one each time: who puts back what stood there before, and no new renewTime, has given no sign of life.
+      ["another holder", { spec: { holderIdentity: `stranger-${world.now}` } }, timing.leaseDuration],
       ["step down", {
         metadata: { annotations: { [stepDownAnnotation]: record.annotations[instanceAnnotation] ?? "nobody" } }
       }, 2 * timing.leaseDuration]
