@@ -6,6 +6,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { readFileSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import { isIPv6 } from "node:net"
 import { join } from "node:path"
@@ -41,7 +42,7 @@ export const make: (options: {
   const credentials = yield* Credentials.make({
     load: () =>
       Effect.map(
-        Effect.all([readText(join(options.directory, "token")), readText(caFile)], { concurrency: 2 }),
+        Effect.all([readMounted(join(options.directory, "token")), readMounted(caFile)]),
         ([token, ca]): Credentials.Credentials => ({
           headers: { authorization: `Bearer ${token}` },
           tls: { ca, trust: `the CA in ${caFile}` }
@@ -57,22 +58,31 @@ export const make: (options: {
         "service account: set it to true, or mount a token there",
       cause: error
     }))
-  const namespace = yield* Effect.orElseSucceed(readText(join(options.directory, "namespace")), () => undefined)
+  const namespace = yield* Effect.orElseSucceed(readMounted(join(options.directory, "namespace")), () => undefined)
   const host = isIPv6(options.host) ? `[${options.host}]` : options.host
   return { server: `https://${host}:${port}`, namespace, credentials }
 })
 
 /** A file's text without white space around it, which must not be empty. */
 export const readText = (path: string): Effect.Effect<string, KubernetesCredentialsError> =>
-  Effect.tryPromise({
-    try: (signal) => readFile(path, { encoding: "utf8", signal }),
-    catch: (cause) =>
-      new KubernetesCredentialsError({
-        message: `${path} cannot be read (${cause instanceof Error ? cause.message : String(cause)})`,
-        cause
-      })
-  }).pipe(
-    Effect.map((text) => text.trim()),
+  nonEmpty(
+    path,
+    Effect.tryPromise({ try: (signal) => readFile(path, { encoding: "utf8", signal }), catch: unreadable(path) })
+  )
+
+// At once: Kubernetes mounts these files from memory, and a takeover waits for them. By way of the thread pool, whose
+// threads have slept since the last one, it takes milliseconds.
+const readMounted = (path: string): Effect.Effect<string, KubernetesCredentialsError> =>
+  nonEmpty(path, Effect.try({ try: () => readFileSync(path, "utf8"), catch: unreadable(path) }))
+
+const unreadable = (path: string) => (cause: unknown) =>
+  new KubernetesCredentialsError({
+    message: `${path} cannot be read (${cause instanceof Error ? cause.message : String(cause)})`,
+    cause
+  })
+
+const nonEmpty = (path: string, text: Effect.Effect<string, KubernetesCredentialsError>) =>
+  Effect.map(text, (text) => text.trim()).pipe(
     Effect.filterOrFail(
       (text) => text !== "",
       () => new KubernetesCredentialsError({ message: `${path} is empty` })

@@ -21,6 +21,7 @@ import * as Semaphore from "effect/Semaphore"
 import type { Agent, ClientRequest, IncomingMessage } from "node:http"
 import * as Https from "node:https"
 import type { Duplex } from "node:stream"
+import { createSecureContext, type SecureContext } from "node:tls"
 import { KubernetesConnectionError, KubernetesTimeoutError } from "../KubernetesError.ts"
 import { format } from "./duration.ts"
 
@@ -82,8 +83,11 @@ export const makePool = (secure: boolean, tls: Tls): Pool => {
     : new (http()).Agent(options)
   const established = new WeakSet<Duplex>()
   const createConnection = agent.createConnection.bind(agent)
+  // Made once: from the certificates' text it takes as long as the rest of a resumed handshake.
+  let secureContext: SecureContext | undefined
   agent.createConnection = (options, callback) => {
-    const socket = createConnection(options, callback)
+    secureContext ??= secure ? createSecureContext({ ca: tls.ca, cert: tls.cert, key: tls.key }) : undefined
+    const socket = createConnection(Object.assign(options, { secureContext }), callback)
     socket?.once(secure ? "secureConnect" : "connect", () => established.add(socket))
     return socket
   }
