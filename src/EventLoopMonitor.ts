@@ -94,6 +94,7 @@ export const layer = (
       )
       warnedAt = after
       unspoken = 0
-    }).pipe(Effect.forever, Effect.forkScoped({ startImmediately: true }))
+      // Without a yield, in which the loop may be blocked while no timer is set.
+    }).pipe(Effect.forever({ disableYield: true }), Effect.forkScoped({ startImmediately: true }))
   }))
 }
