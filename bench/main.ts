@@ -136,3 +136,5 @@ try {
   await cluster.close()
   await programs.remove()
 }
+// What a broken connection has left behind must not keep it from ending.
+process.exit()
