@@ -62,7 +62,7 @@ const idleMillis = 30_000
 // A thousand elections that begin at once, or go on after the API server was restarted, would open a thousand connections:
 // all handshakes would take longer than the time limit of the requests that they are for, and each that fails makes room
 // for the next. So a few at a time; who waits takes a connection that another has done with.
-const handshakes = 8
+const handshakes = 16
 
 // An `import` of node:http evaluates lazy exports that load undici, 8 MB; node:https has none. In a cluster it is not
 // needed at all.

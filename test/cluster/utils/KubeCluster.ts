@@ -301,6 +301,8 @@ const startLocal = async (options: ClusterOptions): Promise<KubeCluster> => {
         "--disable-admission-plugins=ServiceAccount",
         `--audit-policy-file=${inDirectory("audit-policy.yaml")}`,
         `--audit-log-path=${name === "kube-apiserver" ? auditLogPath : inDirectory(`${name}-audit.log`)}`,
+        // Never rotated: the benchmarks count its lines.
+        "--audit-log-maxsize=100000",
         ...args
       ])
       await until(name, server, async () => {
