@@ -19,11 +19,19 @@ const makeProcess = Effect.fnUntraced(function*(
   const elections = yield* LeaderElections.make({ namespace: "default", identity, newLease: "lead", ...input }).pipe(
     Effect.provideService(LeaseStore.LeaseStore, faults.store)
   )
+  /** Ends with the test, in good order: what it waits for then is simulated time too, also where the test has failed. */
   const campaign = (names: ReadonlyArray<string>) =>
-    Effect.forkChild(
-      Effect.forEach(names, (name) => elections.whileLeadingForever(name, Effect.never), {
-        concurrency: "unbounded",
-        discard: true
+    Effect.acquireRelease(
+      Effect.forkDetach(
+        Effect.forEach(names, (name) => elections.whileLeadingForever(name, Effect.never), {
+          concurrency: "unbounded",
+          discard: true
+        })
+      ),
+      Effect.fnUntraced(function*(fiber) {
+        const ending = yield* Effect.forkChild(Fiber.interrupt(fiber))
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.join(ending)
       })
     )
   /** The requests that were begun while this time passed. */
@@ -35,15 +43,11 @@ const makeProcess = Effect.fnUntraced(function*(
   return { faults, elections, campaign, during }
 })
 
-/** Ends campaigns in good order: what they wait for meanwhile is simulated time too. */
-const end = Effect.fnUntraced(function*(campaigns: ReadonlyArray<Fiber.Fiber<unknown, unknown>>) {
-  const ending = yield* Effect.forkChild(Fiber.interruptAll(campaigns))
-  yield* TestClock.adjust("1 minute")
-  yield* Fiber.join(ending)
-})
-
 const count = (requests: ReadonlyArray<LeaseFaults.Request>, verb: LeaseFaults.Verb) =>
   requests.filter((request) => request.verb === verb).length
+
+const answered = (requests: ReadonlyArray<LeaseFaults.Request>) =>
+  requests.filter(({ outcome }) => outcome?._tag === "Answered").length
 
 describe("at rest", () => {
   it.effect.each([15, 30, 60])(
@@ -53,10 +57,10 @@ describe("at rest", () => {
         const cluster = yield* MemoryCluster.make()
         const input = { leaseDuration: Duration.seconds(seconds) }
         const one = yield* makeProcess(cluster, "one", input)
-        const leading = yield* one.campaign(leases)
+        yield* one.campaign(leases)
         yield* TestClock.adjust(Duration.seconds(seconds))
         const two = yield* makeProcess(cluster, "two", input)
-        const following = yield* two.campaign(leases)
+        yield* two.campaign(leases)
         yield* TestClock.adjust(Duration.seconds(seconds))
         const before = (yield* two.faults.log).length
         const intervals = 3
@@ -64,7 +68,6 @@ describe("at rest", () => {
         assert.strictEqual(requests.length, intervals * leases.length)
         assert.strictEqual(count(requests, "patch"), requests.length)
         assert.strictEqual((yield* two.faults.log).length, before)
-        yield* end([following, leading])
       })
   )
 
@@ -72,16 +75,15 @@ describe("at rest", () => {
     Effect.gen(function*() {
       const cluster = yield* MemoryCluster.make()
       const one = yield* makeProcess(cluster, "one")
-      const leading = yield* one.campaign(["job"])
+      yield* one.campaign(["job"])
       yield* TestClock.adjust("15 seconds")
       const two = yield* makeProcess(cluster, "two", { watch: false })
-      const following = yield* two.campaign(["job"])
+      yield* two.campaign(["job"])
       yield* TestClock.adjust("15 seconds")
       const requests = yield* two.during("1 minute")
       assert.strictEqual(count(requests, "get"), requests.length)
       assert.isAtLeast(requests.length, 60 / 2)
       assert.isAtMost(requests.length, 60 / 1.6 + 1)
-      yield* end([following, leading])
     }))
 })
 
@@ -92,25 +94,28 @@ it.effect("a handover costs one write for each follower at most, and one of them
     const leading = yield* leader.campaign(["job"])
     yield* TestClock.adjust("1 second")
     const followers = yield* Effect.forEach(leases, (name) => makeProcess(cluster, name))
-    const following = yield* Effect.forEach(followers, (follower) =>
+    yield* Effect.forEach(followers, (follower) =>
       // All have written before any of them has its answer.
       Effect.andThen(follower.faults.set({ patch: Fault.delayRequest("5 millis") }), follower.campaign(["job"])))
     yield* TestClock.adjust("16 seconds")
-    const asked = Effect.map(Effect.forEach(followers, ({ faults }) => faults.log), (logs) => logs.flat())
     yield* Fiber.interrupt(leading)
     yield* TestClock.adjust("1 second")
-    const writes = (yield* asked).filter(({ verb }) => verb === "patch")
-    assert.isAtLeast(writes.length, 2)
-    assert.isAtMost(writes.length, followers.length)
-    assert.strictEqual(writes.filter(({ outcome }) => outcome?._tag === "Answered").length, 1)
-    yield* end(following)
+    const writes = (yield* Effect.forEach(followers, ({ faults }) => faults.log))
+      .map((log) => log.filter(({ verb }) => verb === "patch"))
+    // The one that has taken the Lease may have renewed it by now.
+    const [taken, ...others] = writes.toSorted((one, other) => answered(other) - answered(one))
+    assert.isDefined(taken)
+    assert.isAtLeast(answered(taken), 1)
+    assert.strictEqual(others.filter((requests) => answered(requests) > 0).length, 0)
+    assert.isAtLeast(others.filter((requests) => requests.length > 0).length, 1)
+    assert.isAtMost(Math.max(...others.map((requests) => requests.length)), 1)
   }))
 
 it.effect("after an API server that was away, two requests for each Lease at most, and no term is lost", () =>
   Effect.gen(function*() {
     const cluster = yield* MemoryCluster.make()
     const one = yield* makeProcess(cluster, "one")
-    const leading = yield* one.campaign(leases)
+    yield* one.campaign(leases)
     yield* TestClock.adjust("30 seconds")
     const held = Effect.map(
       cluster.leases(),
@@ -125,5 +130,4 @@ it.effect("after an API server that was away, two requests for each Lease at mos
     assert.isAtMost(requests.length - count(requests, "watch"), 2 * leases.length)
     yield* TestClock.adjust("30 seconds")
     assert.deepStrictEqual(yield* held, before)
-    yield* end([leading])
   }))
