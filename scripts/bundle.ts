@@ -17,9 +17,10 @@ export const bundleOptions: BuildOptions = {
   splitting: true,
   chunkNames: "chunks/[name]-[hash]",
   target: "node22",
-  minify: true,
-  // Stack traces and error names stay readable.
-  keepNames: true,
+  // Names stay as they are, for stack traces. `keepNames` would keep them too, by defining them again with each closure
+  // that is made: 15 of 96 kB of an election, and time in every takeover.
+  minifySyntax: true,
+  minifyWhitespace: true,
   legalComments: "none",
   // Loaded only where a kubeconfig is used, from where it is installed.
   external: ["@kubernetes/client-node"],
