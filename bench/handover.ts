@@ -14,10 +14,13 @@ import {
   monoOf,
   pair,
   patience,
+  requests,
   round,
+  rssMiB,
   type Site,
   sleep,
   start,
+  type StartOptions,
   times
 } from "./support.ts"
 
@@ -30,37 +33,98 @@ const since = (at: number | undefined, zero: number): number | null => at === un
 
 // --- SIGTERM ---
 
-const gracefulSeries = async (lab: Lab, kind: Kind, count: number): Promise<Samples> => {
-  const samples: Samples = []
-  let { follower, leader, site } = await pair(lab, kind)
+/** Where the time of a handover goes, milliseconds: one after the other, from the signal to the next term. */
+export interface Stages {
+  /** From the signal until the API server has the release. */
+  readonly release: Samples
+  readonly released: Samples
+  /** From the release's answer until the API server has the take. */
+  readonly take: Samples
+  readonly taken: Samples
+  /** From the take's answer until the program runs. */
+  readonly begin: Samples
+}
+
+export interface Graceful extends Record<Kind, Samples> {
+  readonly stages: Stages
+  /** The memory of the followers, when the leaders are told to end. */
+  readonly rssMiB: ReadonlyArray<number>
+  /** Ours with all of its code compiled at the start. */
+  readonly eager: { readonly samples: Samples; readonly rssMiB: ReadonlyArray<number> }
+}
+
+interface Series {
+  readonly site: Site
+  readonly samples: Samples
+  readonly rssMiB: Array<number>
+  readonly handovers: Array<{ readonly at: number; readonly began: number }>
+}
+
+const gracefulSeries = async (
+  lab: Lab,
+  kind: Kind,
+  count: number,
+  options: Partial<StartOptions> = {}
+): Promise<Series> => {
+  let { follower, leader, site } = await pair(lab, kind, options, options)
+  const series: Series = { site, samples: [], rssMiB: [], handovers: [] }
   for (let index = 0; index < count; index++) {
     // client-go asks from time to time: the signal comes at any moment of that.
     await random(2_000)
+    series.rssMiB.push(round(await rssMiB(follower.process.pid)))
     const at = mono()
     leader.process.signal("SIGTERM")
     const began = await follower.when("leading", patience)
-    samples.push(since(began, at))
+    series.samples.push(since(began, at))
     await leader.process.close()
-    if (began === undefined || index === count - 1) break
+    if (began === undefined) break
+    series.handovers.push({ at, began })
+    if (index === count - 1) break
     leader = follower
-    follower = await start(lab, kind, site, { identity: `next-${index}`, user: "follower" })
+    follower = await start(lab, kind, site, { identity: `next-${index}`, user: "follower", ...options })
     await follower.follows(leader)
   }
   await Promise.all([leader.process.close(), follower.process.close()])
-  return samples
+  return series
 }
 
-export const graceful = async (lab: Lab): Promise<Record<Kind, Samples>> => {
+/** What the API server's audit log tells of handovers. */
+const stagesOf = async (lab: Lab, { handovers, site }: Series): Promise<Stages> => {
+  const stages: Record<keyof Stages, Samples> = { release: [], released: [], take: [], taken: [], begin: [] }
+  const user = `system:serviceaccount:${site.namespace}:`
+  const patches = (await requests(lab.cluster, 0)).filter((request) =>
+    request.user.startsWith(user) && request.verb === "patch" && request.code === 200
+  ).map(({ answered, at }) => ({ at: monoOf(at), answered: monoOf(answered) }))
+  for (const { at, began } of handovers) {
+    const [release, take] = patches.filter((patch) => patch.at > at && patch.at < began).slice(-2)
+    if (release === undefined || take === undefined) throw new Error("a handover is not in the audit log")
+    const moments = [at, release.at, release.answered, take.at, take.answered, began]
+    for (const [index, stage] of (["release", "released", "take", "taken", "begin"] as const).entries()) {
+      stages[stage].push(round(moments[index + 1]! - moments[index]!))
+    }
+  }
+  return stages
+}
+
+export const graceful = async (lab: Lab): Promise<Graceful> => {
   const never = await hopeless(lab)
   // Alone: these are milliseconds. The others are seconds, and are measured together.
   const ours = await gracefulSeries(lab, "ours", lab.options.samples)
+  const eager = await gracefulSeries(lab, "ours", lab.options.samples, { nodeOptions: ["--no-lazy"] })
   const width = Math.min(5, lab.options.samples)
   const clientGo = await inParallel(
     times(width),
     width,
     () => gracefulSeries(lab, "client-go", Math.ceil(lab.options.samples / width))
   )
-  return { ours, "client-go": clientGo.flat(), codedependant: await never.graceful }
+  return {
+    ours: ours.samples,
+    stages: await stagesOf(lab, ours),
+    rssMiB: ours.rssMiB,
+    eager: { samples: eager.samples, rssMiB: eager.rssMiB },
+    "client-go": clientGo.flatMap(({ samples }) => samples),
+    codedependant: await never.graceful
+  }
 }
 
 // --- kill -9 ---

@@ -34,7 +34,7 @@ import {
 /** How many sites a part takes. */
 const parts = {
   start: { run: Footprint.starting, sites: () => 3 },
-  graceful: { run: Handover.graceful, sites: () => 6 },
+  graceful: { run: Handover.graceful, sites: () => 7 },
   crash: { run: Handover.crash, sites: ({ samples }: Options) => 2 * samples },
   podDeleted: { run: Handover.podDeleted, sites: ({ samples }: Options) => samples + 5 },
   cutOff: { run: Handover.cutOff, sites: ({ samples }: Options) => 2 * samples },

@@ -7,7 +7,7 @@
 import { readFile, writeFile } from "node:fs/promises"
 import { resolve } from "node:path"
 import type { AtRest, Start, Subject } from "./footprint.ts"
-import type { CutOff, PodDeleted, Samples } from "./handover.ts"
+import type { CutOff, Graceful, PodDeleted, Samples } from "./handover.ts"
 import type { ElectionsResult, EtcdResult, FollowersResult } from "./scale.ts"
 import { type Kind, kinds, type Machine, repository } from "./support.ts"
 
@@ -20,7 +20,7 @@ type Part<A> = Machine & {
 
 interface Parts {
   readonly start?: Part<Start>
-  readonly graceful?: Part<Record<Kind, Samples>>
+  readonly graceful?: Part<Graceful>
   readonly crash?: Part<Record<Kind, Samples>>
   readonly podDeleted?: Part<PodDeleted>
   readonly cutOff?: Part<Record<Kind, CutOff>>
@@ -99,6 +99,25 @@ if (graceful !== undefined) {
     "≤ 25 ms, 50 times as fast as client-go",
     median(result.ours) <= 25 && faster >= 50,
     ...byKind((kind) => cell(result[kind], milliseconds))
+  )
+  const { begin, release, released, take, taken } = result.stages
+  row(
+    "… until the release arrives, is answered; the take arrives, is answered; the program runs",
+    "",
+    undefined,
+    `${[release, released, take, taken, begin].map((samples) => digits(median(samples))).join(" + ")} ms`,
+    "",
+    ""
+  )
+  row(
+    "… with all code compiled at the start (`node --no-lazy`)",
+    "",
+    undefined,
+    `${cell(result.eager.samples, milliseconds)}, and ${
+      digits(median(result.eager.rssMiB) - median(result.rssMiB))
+    } MiB more`,
+    "",
+    ""
   )
 }
 if (crash !== undefined) {

@@ -206,6 +206,8 @@ export interface StartOptions {
   readonly newLease?: "lead"
   /** A proxy in front of the API server. */
   readonly port?: number
+  /** Options of Node, for ours. */
+  readonly nodeOptions?: ReadonlyArray<string>
 }
 
 const mountPoint = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -223,7 +225,7 @@ export const asInPod = async (lab: Lab, site: Site, options: StartOptions, args:
   return {
     identity: `${metadata.name}_${metadata.uid}`,
     command: "unshare",
-    args: ["--mount", "sh", "-c", inPod, user.directory, process.execPath, ...args],
+    args: ["--mount", "sh", "-c", inPod, user.directory, process.execPath, ...options.nodeOptions ?? [], ...args],
     env: cleanEnvironment({
       KUBERNETES_SERVICE_HOST: lab.cluster.host,
       KUBERNETES_SERVICE_PORT: `${options.port ?? lab.cluster.port}`,
@@ -403,12 +405,16 @@ export const servers = async (cluster: KubeCluster): Promise<Servers> => {
 }
 
 export interface Request {
-  /** Wall-clock milliseconds. */
+  /** When it was received, and when its answer was complete: wall-clock milliseconds, with microseconds. */
   readonly at: number
+  readonly answered: number
   readonly verb: string
   readonly user: string
   readonly code: number
 }
+
+/** Of a time with six digits after the point; `Date.parse` drops the last three. */
+const precise = (time: string): number => Date.parse(`${time.slice(0, 23)}Z`) + Number(time.slice(23, 26)) / 1_000
 
 /** The requests for Leases that were received from `since` on (wall-clock milliseconds). The log can be large. */
 export const requests = async (
@@ -420,11 +426,17 @@ export const requests = async (
   for await (const line of createInterface({ input: createReadStream(cluster.descriptor.local!.auditLogPath) })) {
     if (!line.endsWith("}") || !line.includes(`"resource":"leases"`)) continue
     const entry = JSON.parse(line)
-    const at = Date.parse(entry.requestReceivedTimestamp)
+    const at = precise(entry.requestReceivedTimestamp)
     // A watch has two entries: when it is answered and when it ends.
     if (at < since || at >= until || entry.user.username === "admin") continue
     if (entry.verb === "watch" && entry.stage !== "ResponseStarted") continue
-    found.push({ at, verb: entry.verb, user: entry.user.username, code: entry.responseStatus?.code ?? 0 })
+    found.push({
+      at,
+      answered: precise(entry.stageTimestamp),
+      verb: entry.verb,
+      user: entry.user.username,
+      code: entry.responseStatus?.code ?? 0
+    })
   }
   return found
 }
