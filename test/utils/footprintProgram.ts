@@ -1,6 +1,7 @@
 /**
  * Takes part in elections as a Pod does, on the library's own modules, and tells what was loaded for it. A program of
- * its own: what a test has loaded would hide it. Arguments: the directory of the service account's files, and the names of the Leases, of which many are led by the keyed form.
+ * its own: what a test has loaded would hide it. Arguments: the directory of the service account's files, and the names
+ * of the Leases, of which many are led by the keyed form.
  */
 import { registerHooks } from "node:module"
 
