@@ -193,13 +193,21 @@ export const exchange: (
         }
       })
       request.on("error", onFailure)
-      request.once("close", () => onFailure(new Error("the connection was closed")))
+      let ended = false
+      request.once("close", () => {
+        if (!ended) {
+          onFailure(new Error("the connection was closed"))
+        }
+      })
       request.once("response", (response) => {
         pool.answers++
         progress.phase = "body"
         progress.status = response.statusCode
         response.on("data", (chunk: Buffer) => Queue.offerUnsafe(chunks, chunk))
-        response.once("end", () => Queue.endUnsafe(chunks))
+        response.once("end", () => {
+          ended = true
+          Queue.endUnsafe(chunks)
+        })
         response.on("error", onFailure)
         Deferred.doneUnsafe(responded, Exit.succeed(response))
       })
