@@ -349,12 +349,13 @@ if (followers !== undefined) {
 const verdict = (met: boolean | undefined): string => met === undefined ? "" : met ? "met" : "**missed**"
 
 const some = Object.values(parts).find((part) => part !== undefined)!
-const times = Object.values(parts).map((part) => part.time).sort()
+const began = Object.values(parts).map((part) => part.time).sort()[0]!
+const ended = new Date(
+  Math.max(...Object.values(parts).map((part) => Date.parse(part.time) + part.seconds * 1_000))
+).toISOString()
 
 const text = [
-  `Measured ${times[0]!.slice(0, 10)}, ${times[0]!.slice(11, 16)} to ${
-    times.at(-1)!.slice(11, 16)
-  } UTC, on ${some.cores} cores ` +
+  `Measured ${began.slice(0, 10)}, ${began.slice(11, 16)} to ${ended.slice(11, 16)} UTC, on ${some.cores} cores ` +
   `(${some.cpu}), ${some.memoryGiB} GiB, Linux ${some.kernel.split("-")[0]}; Node ${some.versions["node"]}, ` +
   `Kubernetes ${some.versions["kubernetes"]}, client-go ${some.versions["client-go"]}, ` +
   `@codedependant/kubernetes-leader-election ${some.versions["@codedependant/kubernetes-leader-election"]}. ` +

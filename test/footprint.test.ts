@@ -59,6 +59,8 @@ interface Stage {
   readonly start: (identity: string, names: ReadonlyArray<string>) => Effect.Effect<Running, never, Scope.Scope>
   /** How many connections were opened. */
   readonly connections: () => number
+  /** The connections by which something was sent; whoever counts empties it first. */
+  readonly used: Set<object>
 }
 
 /** The local API server behind TLS, as a Pod has it. */
@@ -68,10 +70,12 @@ const stage = Effect.gen(function*(): Effect.fn.Return<Stage, LeaseApiServer.Lis
   const authority = makeAuthority("test CA")
   const { cert, key } = authority.server(["127.0.0.1"])
   let connections = 0
+  const used = new Set<object>()
   const tls = createServer({ cert, key }, (socket) => {
     connections++
     const upstream = connect(server.port, "127.0.0.1")
     socket.pipe(upstream).pipe(socket)
+    socket.on("data", () => used.add(socket))
     socket.on("error", () => upstream.destroy())
     upstream.on("error", () => socket.destroy())
   })
@@ -111,7 +115,7 @@ const stage = Effect.gen(function*(): Effect.fn.Return<Stage, LeaseApiServer.Lis
       (running) => Effect.promise(() => running[Symbol.asyncDispose]())
     )
   })
-  return { server, start, connections: () => connections }
+  return { server, start, connections: () => connections, used }
 })
 
 const requestsOf = (server: Stage["server"], user: string) =>
@@ -165,7 +169,7 @@ describe("in a cluster", () => {
 
   it.live("fifty elections have one watch, and few connections", () =>
     Effect.gen(function*() {
-      const { connections, server, start } = yield* stage
+      const { connections, server, start, used } = yield* stage
       const names = Array.from({ length: 50 }, (_, index) => `shard-${index}`)
       const running = yield* start("one", names)
       const loaded = yield* loadedBy(running, names.length)
@@ -174,5 +178,11 @@ describe("in a cluster", () => {
       assert.deepStrictEqual(heavyAmong(loaded.modules), [])
       // At most one for each request under way, and one for the watch. With a pool or a watch for each they were a hundred.
       assert.isAtMost(connections(), names.length + 1)
+
+      // The renewals are spread in time, and find each other's connections in the one pool.
+      used.clear()
+      const before = (yield* requestsOf(server, "one")).length
+      yield* until(Effect.map(requestsOf(server, "one"), (now) => now.length >= before + names.length))
+      assert.isAtMost(used.size, names.length / 2)
     }), 40_000)
 })

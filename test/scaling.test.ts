@@ -40,7 +40,7 @@ const makeProcess = Effect.fnUntraced(function*(
     yield* TestClock.adjust(time)
     return (yield* faults.log).slice(from)
   })
-  return { faults, elections, campaign, during }
+  return { faults, campaign, during }
 })
 
 const count = (requests: ReadonlyArray<LeaseFaults.Request>, verb: LeaseFaults.Verb) =>
@@ -104,8 +104,7 @@ it.effect("a handover costs one write for each follower at most, and one of them
       .map((log) => log.filter(({ verb }) => verb === "patch"))
     // The one that has taken the Lease may have renewed it by now.
     const [taken, ...others] = writes.toSorted((one, other) => answered(other) - answered(one))
-    assert.isDefined(taken)
-    assert.isAtLeast(answered(taken), 1)
+    assert.strictEqual(taken?.[0]?.outcome?._tag, "Answered")
     assert.strictEqual(others.filter((requests) => answered(requests) > 0).length, 0)
     assert.isAtLeast(others.filter((requests) => requests.length > 0).length, 1)
     assert.isAtMost(Math.max(...others.map((requests) => requests.length)), 1)
