@@ -4,7 +4,8 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     include: [
-      "test/internal/{microTime,instance,observation,decision,deadlines,writes,duration}.test.ts",
+      "test/internal/protocol/*.test.ts",
+      "test/internal/duration.test.ts",
       "test/LeaseRecord.test.ts"
     ]
   }

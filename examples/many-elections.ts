@@ -20,8 +20,13 @@
  *     TENANTS=red,green,blue node many-elections.ts
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Config, Effect, Schedule } from "effect"
-import { LeaderElections, Leadership } from "effect-kubernetes-leader-election"
+import { Config, Effect, Layer, Schedule } from "effect"
+import {
+  KubernetesClient,
+  KubernetesLeaderElections,
+  LeaderElections,
+  Leadership
+} from "effect-kubernetes-leader-election"
 
 const serve = Effect.fnUntraced(function*(tenant: string) {
   const leadership = yield* Leadership
@@ -46,4 +51,6 @@ const program = Effect.gen(function*() {
   )
 })
 
-NodeRuntime.runMain(program.pipe(Effect.provide(LeaderElections.layerKubernetes())))
+const ElectionsLive = KubernetesLeaderElections.layer().pipe(Layer.provide(KubernetesClient.layer))
+
+NodeRuntime.runMain(program.pipe(Effect.provide(ElectionsLive)))

@@ -10,7 +10,7 @@ import type { BuildOptions } from "esbuild"
 import { fileURLToPath } from "node:url"
 
 export const bundleOptions: BuildOptions = {
-  entryPoints: [fileURLToPath(new URL("../src/bin/leader-election.ts", import.meta.url))],
+  entryPoints: [{ in: fileURLToPath(new URL("../src/cli/main.ts", import.meta.url)), out: "leader-election" }],
   bundle: true,
   platform: "node",
   format: "esm",

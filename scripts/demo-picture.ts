@@ -9,7 +9,7 @@ const columns = 112
 
 /** What the demo prints, colours included; fails where it does. */
 const runDemo = async (): Promise<string> => {
-  const demo = spawn(process.execPath, ["src/bin/leader-election.ts", "demo"], {
+  const demo = spawn(process.execPath, ["src/cli/main.ts", "demo"], {
     env: { ...process.env, FORCE_COLOR: "1", COLUMNS: `${columns}` },
     stdio: ["ignore", "pipe", "inherit"]
   })

@@ -26,8 +26,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import { ActiveTerms } from "./internal/activeTerms.ts"
 import { format } from "./internal/duration.ts"
+import { ActiveTerms } from "./internal/election/activeTerms.ts"
 import { eventLoopStalls } from "./LeaderElectionMetrics.ts"
 
 /**

@@ -27,16 +27,13 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { ActiveTerms } from "./internal/activeTerms.ts"
-import * as Campaign from "./internal/campaign.ts"
-import { elapsed } from "./internal/deadlines.ts"
-import * as Environment from "./internal/environment.ts"
-import * as Observer from "./internal/observer.ts"
-import * as Release from "./internal/release.ts"
-import * as Tenure from "./internal/tenure.ts"
-import * as KubernetesClient from "./KubernetesClient.ts"
-import type { KubernetesConfigError } from "./KubernetesError.ts"
-import * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
+import { ActiveTerms } from "./internal/election/activeTerms.ts"
+import * as Campaign from "./internal/election/campaign.ts"
+import * as Environment from "./internal/election/environment.ts"
+import * as Observer from "./internal/election/observer.ts"
+import * as Release from "./internal/election/release.ts"
+import * as Tenure from "./internal/election/term.ts"
+import { elapsed } from "./internal/protocol/timing.ts"
 import * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
 import {
   AlreadyCampaigning,
@@ -582,54 +579,3 @@ export const layerConfig = (
   input: Config.Wrap<LeaderElectionConfig.Input>
 ): Layer.Layer<LeaderElection, LeaderElectionError, LeaseStore> =>
   Layer.provide(Layer.effect(LeaderElection, make), LeaderElectionConfig.layerConfig(input))
-
-/**
- * An election on Kubernetes: {@link layer} with the store on the API server, the
- * credentials of the Pod (or, outside a cluster, of the kubeconfig), and a clock
- * that notices suspension. What is not named is read from the environment.
- * `client` is the connection, by default that of `KubernetesClient.layer`.
- *
- * **Example** (Naming the Lease in code)
- *
- * ```ts
- * import { LeaderElection } from "effect-kubernetes-leader-election"
- *
- * const ElectionLive = LeaderElection.layerKubernetes({ name: "invoices", leaseDuration: "30 seconds" })
- * ```
- *
- * @category layers
- * @since 0.1.0
- */
-export const layerKubernetes = (
-  input?: LeaderElectionConfig.Input,
-  client: Layer.Layer<KubernetesClient.KubernetesClient, KubernetesConfigError> = KubernetesClient.layer
-): Layer.Layer<LeaderElection, LeaderElectionError | KubernetesConfigError> =>
-  layer(input).pipe(
-    Layer.provide(KubernetesLeaseStore.layer),
-    Layer.provide(layerCredentialsNamespace),
-    Layer.provide(client),
-    Layer.provide(SuspendWitness.layerNode)
-  )
-
-/**
- * The namespace of the credentials: where the Lease is, unless something says otherwise.
- *
- * @internal
- */
-export const layerCredentialsNamespace = Layer.effect(
-  LeaderElectionConfig.CredentialsNamespace,
-  KubernetesClient.KubernetesClient.useSync((client) => client.namespace)
-)
-
-/**
- * An election on Kubernetes with every setting from the environment:
- * LEADER_ELECTION_NAME, and POD_NAME, POD_UID and POD_NAMESPACE from the
- * downward API.
- *
- * @category layers
- * @since 0.1.0
- */
-export const LeaderElectionLive: Layer.Layer<
-  LeaderElection,
-  LeaderElectionError | KubernetesConfigError
-> = layerKubernetes()

@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import type * as Option from "effect/Option"
-import type { TakeoverCause as Cause } from "./internal/decision.ts"
+import type { TakeoverCause as Cause } from "./internal/protocol/decision.ts"
 import type { LossCause } from "./LeaderElectionError.ts"
 
 /**

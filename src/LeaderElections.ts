@@ -2,8 +2,8 @@
  * Many elections in one process, by the names of their Leases: a leader for each
  * tenant, shard or queue.
  *
- * All share one store, and with {@link layerKubernetes} one connection pool and
- * one watch. Each election exists while somebody uses it.
+ * All share one store; on Kubernetes (`KubernetesLeaderElections.layer`) also one
+ * connection pool and one watch. Each election exists while somebody uses it.
  *
  * @since 0.1.0
  */
@@ -14,16 +14,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as RcMap from "effect/RcMap"
 import * as Scope from "effect/Scope"
-import { RenewalPhase } from "./internal/environment.ts"
-import * as KubernetesClient from "./KubernetesClient.ts"
-import type { KubernetesConfigError } from "./KubernetesError.ts"
-import * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
+import { RenewalPhase } from "./internal/election/environment.ts"
 import * as LeaderElection from "./LeaderElection.ts"
 import * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "./LeaderElectionError.ts"
 import type { Leadership } from "./Leadership.ts"
 import { LeaseStore } from "./LeaseStore.ts"
-import * as SuspendWitness from "./SuspendWitness.ts"
 
 /**
  * The settings that all elections share: everything but the name.
@@ -130,33 +126,3 @@ export const make = (
  */
 export const layer = (input?: Input): Layer.Layer<LeaderElections, never, LeaseStore> =>
   Layer.effect(LeaderElections, make(input))
-
-/**
- * Elections on Kubernetes, with one connection pool and one watch.
- *
- * **Details**
- *
- * The shared watch needs the right to `watch` all Leases of the namespace. Where
- * it is missing, each Lease is watched by itself, or polled. The Role, for
- * Leases of any name:
- *
- * ```yaml
- * rules:
- *   - apiGroups: ["coordination.k8s.io"]
- *     resources: ["leases"]
- *     verbs: ["create", "get", "patch", "watch"]
- * ```
- *
- * @category layers
- * @since 0.1.0
- */
-export const layerKubernetes = (
-  input?: Input,
-  client: Layer.Layer<KubernetesClient.KubernetesClient, KubernetesConfigError> = KubernetesClient.layer
-): Layer.Layer<LeaderElections, KubernetesConfigError> =>
-  layer(input).pipe(
-    Layer.provide(KubernetesLeaseStore.layerShared),
-    Layer.provide(LeaderElection.layerCredentialsNamespace),
-    Layer.provide(client),
-    Layer.provide(SuspendWitness.layerNode)
-  )

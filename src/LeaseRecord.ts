@@ -11,7 +11,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import * as MicroTime from "./internal/microTime.ts"
+import * as MicroTime from "./internal/protocol/microTime.ts"
 
 /**
  * Names one Lease object.

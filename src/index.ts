@@ -8,22 +8,28 @@
 export * as EventLoopMonitor from "./EventLoopMonitor.ts"
 
 /** Connection and credentials of the Kubernetes API. */
-export * as KubernetesClient from "./KubernetesClient.ts"
+export * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
 
 /** What a request to the Kubernetes API can fail with. */
-export * as KubernetesError from "./KubernetesError.ts"
+export * as KubernetesError from "./kubernetes/KubernetesError.ts"
 
 /** Leases on the Kubernetes API server. */
-export * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
+export * as KubernetesLeaseStore from "./kubernetes/KubernetesLeaseStore.ts"
 
 /** Kubernetes Events on the Lease. */
-export * as KubernetesEvents from "./KubernetesEvents.ts"
+export * as KubernetesEvents from "./kubernetes/KubernetesEvents.ts"
 
 /** The election: `whileLeading`, `whileLeadingForever`, `acquire`, and its layers. */
 export * as LeaderElection from "./LeaderElection.ts"
 
+/** The election on Kubernetes. */
+export * as KubernetesLeaderElection from "./kubernetes/KubernetesLeaderElection.ts"
+
+/** Many elections on Kubernetes. */
+export * as KubernetesLeaderElections from "./kubernetes/KubernetesLeaderElections.ts"
+
 /** The election with everything from the environment. */
-export { LeaderElectionLive } from "./LeaderElection.ts"
+export { LeaderElectionLive } from "./kubernetes/KubernetesLeaderElection.ts"
 
 /** Settings, their defaults and their validation. */
 export * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
@@ -53,7 +59,7 @@ export * as LeaseRecord from "./LeaseRecord.ts"
 export * as LeaseStore from "./LeaseStore.ts"
 
 /** A label on the leader's Pod, for a Service that routes to the leader. */
-export * as PodLabel from "./PodLabel.ts"
+export * as PodLabel from "./kubernetes/PodLabel.ts"
 
 /** Metrics to a StatsD or DogStatsD server. */
 export * as StatsD from "./StatsD.ts"

@@ -21,13 +21,14 @@ import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as References from "effect/References"
 import * as Stream from "effect/Stream"
-import * as KubernetesClient from "./KubernetesClient.ts"
-import type { KubernetesConfigError } from "./KubernetesError.ts"
+import * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
+import type { KubernetesConfigError } from "./kubernetes/KubernetesError.ts"
+import * as KubernetesLeaderElection from "./kubernetes/KubernetesLeaderElection.ts"
 import * as LeaderElection from "./LeaderElection.ts"
 import type { LeaderElectionError } from "./LeaderElectionError.ts"
 import type { LeaderElectionStatus } from "./LeaderElectionStatus.ts"
@@ -235,7 +236,7 @@ export const runAsLeader = async <A>(
       return yield* whileLeading(Effect.flatMap(Leadership.Leadership, (leadership) => run(leadership, program)))
     }).pipe(
       Effect.scoped,
-      Effect.provide(LeaderElection.layerKubernetes(settings, client)),
+      Effect.provide(Layer.provide(KubernetesLeaderElection.layer(settings), client)),
       Effect.provide(layerLogger(onLog ?? writeLine)),
       Effect.provideService(References.MinimumLogLevel, "Info")
     ),

@@ -3,7 +3,7 @@ import { Duration, Effect, Fiber, Layer } from "effect"
 import { EventLoopMonitor, Leadership } from "effect-kubernetes-leader-election"
 import { MemoryCluster } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
-import { ActiveTerms } from "../src/internal/activeTerms.ts"
+import { ActiveTerms } from "../src/internal/election/activeTerms.ts"
 import { candidate, observe } from "./utils/observed.ts"
 
 /** Blocks the event loop. */

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { isReleased } from "../src/internal/decision.ts"
+import { isReleased } from "../src/internal/protocol/decision.ts"
 import * as LeaseRecord from "../src/LeaseRecord.ts"
 
 const key = { namespace: "default", name: "invoices" }

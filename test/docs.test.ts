@@ -110,7 +110,7 @@ for (const example of examples.filter(isApp)) {
 }
 
 describe("Exports", () => {
-  for (const path of globSync(["src/*.ts", "src/testing/*.ts"], { cwd: root })) {
+  for (const path of globSync(["src/*.ts", "src/kubernetes/*.ts", "src/testing/*.ts"], { cwd: root })) {
     it(`${path} documents everything it exports`, () => {
       const lines = readFileSync(join(root, path), "utf8").split("\n")
       assert.strictEqual(lines[0], "/**", "a module begins with what it is for")

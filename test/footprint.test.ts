@@ -13,7 +13,7 @@ import { createServer } from "node:tls"
 import { fileURLToPath } from "node:url"
 import { bundleOptions } from "../scripts/bundle.ts"
 import { LeaseApiServer, MemoryCluster } from "../src/testing/index.ts"
-import { Running } from "./bin/Executable.ts"
+import { Running } from "./cli/Executable.ts"
 import { makeAuthority } from "./utils/certificates.ts"
 
 /** What nobody needs who is in a cluster; each costs megabytes in every replica. */
@@ -44,7 +44,7 @@ describe("the command", () => {
       }
     }
     visit(entry, new Set())
-    assert.isTrue([...inputs].some((path) => path.endsWith("src/bin/run.ts")))
+    assert.isTrue([...inputs].some((path) => path.endsWith("src/cli/run/run.ts")))
     assert.deepStrictEqual(heavyAmong([...inputs]), [])
     // An import of node:http loads undici.
     for (const name of ["node:http", "http", "node:http2", "@kubernetes/client-node", "undici"]) {
@@ -148,7 +148,7 @@ describe("in a cluster", () => {
         const { connections, server, start } = yield* stage
         const one = yield* start("one", ["job"])
         const loaded = yield* loadedBy(one, 1)
-        assert.isTrue(loaded.modules.some((url) => url.endsWith("/src/KubernetesClient.ts")))
+        assert.isTrue(loaded.modules.some((url) => url.endsWith("/src/kubernetes/KubernetesClient.ts")))
         assert.deepStrictEqual(heavyAmong(loaded.modules), [])
         assert.deepStrictEqual(loaded.native.filter((name) => /undici|http2/.test(name)), [])
 

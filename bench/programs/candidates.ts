@@ -11,9 +11,9 @@ import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import { readFileSync, writeSync } from "node:fs"
-import { logger } from "../../src/bin/log.ts"
-import * as KubernetesClient from "../../src/KubernetesClient.ts"
-import * as KubernetesLeaseStore from "../../src/KubernetesLeaseStore.ts"
+import { logger } from "../../src/cli/shared/log.ts"
+import * as KubernetesClient from "../../src/kubernetes/KubernetesClient.ts"
+import * as KubernetesLeaseStore from "../../src/kubernetes/KubernetesLeaseStore.ts"
 import * as LeaderElection from "../../src/LeaderElection.ts"
 
 export interface Work {

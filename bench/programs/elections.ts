@@ -1,18 +1,20 @@
 /**
- * Many elections in one process, by `LeaderElections.layerKubernetes`. Tells of
+ * Many elections in one process, by `KubernetesLeaderElections.layer`. Tells of
  * each term, as `leader-election candidate` does, and of itself after SIGUSR2.
  * What to do is in the JSON file that is the only argument.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import { readFileSync, writeSync } from "node:fs"
 import { monitorEventLoopDelay } from "node:perf_hooks"
-import { logger } from "../../src/bin/log.ts"
-import * as KubernetesClient from "../../src/KubernetesClient.ts"
+import { logger } from "../../src/cli/shared/log.ts"
+import * as KubernetesClient from "../../src/kubernetes/KubernetesClient.ts"
+import * as KubernetesLeaderElections from "../../src/kubernetes/KubernetesLeaderElections.ts"
 import * as LeaderElections from "../../src/LeaderElections.ts"
 import { Leadership } from "../../src/Leadership.ts"
 
@@ -101,8 +103,8 @@ const main = Effect.gen(function*() {
 NodeRuntime.runMain(
   main.pipe(
     Effect.tapError((error) => Effect.logError(error.message)),
-    Effect.provide(LeaderElections.layerKubernetes(
-      { namespace: work.namespace, identity: work.identity },
+    Effect.provide(Layer.provide(
+      KubernetesLeaderElections.layer({ namespace: work.namespace, identity: work.identity }),
       KubernetesClient.layerServer({ server: work.server, token: Redacted.make(work.token), ca: work.ca })
     )),
     Effect.provide(Logger.layer([logger("text")])),

@@ -2,8 +2,13 @@
  * Many elections in one process on a real API server: one watch for all of them where the Role allows it.
  */
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber, Redacted } from "effect"
-import { KubernetesClient, LeaderElections, Leadership } from "effect-kubernetes-leader-election"
+import { Effect, Fiber, Layer, Redacted } from "effect"
+import {
+  KubernetesClient,
+  KubernetesLeaderElections,
+  LeaderElections,
+  Leadership
+} from "effect-kubernetes-leader-election"
 import type { Rule } from "./utils/ApiClient.ts"
 import { eventually, scoped, sharedCluster, skipWithout } from "./utils/Testing.ts"
 
@@ -19,8 +24,8 @@ const setup = Effect.fnUntraced(function*(rules: ReadonlyArray<Rule>) {
     await cluster.admin.putRoleBinding(namespace, "many", "many")
     return cluster.admin.createToken(namespace, "many")
   })
-  const layer = LeaderElections.layerKubernetes(
-    { namespace, identity: "one", newLease: "lead" },
+  const layer = Layer.provide(
+    KubernetesLeaderElections.layer({ namespace, identity: "one", newLease: "lead" }),
     KubernetesClient.layerServer({ server: cluster.url, ca: cluster.ca, token: Redacted.make(token) })
   )
   const led = new Set<string>()

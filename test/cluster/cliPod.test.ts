@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { createSocket } from "node:dgram"
 import { readFile } from "node:fs/promises"
 import type { TestContext } from "vitest"
-import { logs, makeTrials, says, type Trial } from "../bin/Trial.ts"
+import { logs, makeTrials, says, type Trial } from "../cli/Trial.ts"
 import { eventually } from "./utils/Testing.ts"
 
 const makeTrial = makeTrials()

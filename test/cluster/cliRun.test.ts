@@ -4,8 +4,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { TestContext } from "vitest"
-import { isAlive, type Running } from "../bin/Executable.ts"
-import { leaseDuration, leaseName, logs, makeTrials, quick, says, type Trial } from "../bin/Trial.ts"
+import { isAlive, type Running } from "../cli/Executable.ts"
+import { leaseDuration, leaseName, logs, makeTrials, quick, says, type Trial } from "../cli/Trial.ts"
 import { Proxy } from "./utils/Proxy.ts"
 import { eventually, sharedCluster } from "./utils/Testing.ts"
 

@@ -3,8 +3,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { setTimeout as sleep } from "node:timers/promises"
-import type { Running } from "../bin/Executable.ts"
-import { leaseName, logs, makeTrials, quick, says, type Trial } from "../bin/Trial.ts"
+import type { Running } from "../cli/Executable.ts"
+import { leaseName, logs, makeTrials, quick, says, type Trial } from "../cli/Trial.ts"
 import { eventually } from "./utils/Testing.ts"
 
 const makeTrial = makeTrials()

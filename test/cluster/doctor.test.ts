@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { afterAll, beforeAll } from "vitest"
-import { bundle, type Executable, Running } from "../bin/Executable.ts"
+import { bundle, type Executable, Running } from "../cli/Executable.ts"
 import { sharedCluster } from "./utils/Testing.ts"
 
 let executable: Executable

@@ -11,7 +11,7 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll } from "vitest"
-import { bundle, type Executable, Running } from "../bin/Executable.ts"
+import { bundle, type Executable, Running } from "../cli/Executable.ts"
 import { bundlePrograms } from "../utils/bundle.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))

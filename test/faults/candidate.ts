@@ -14,9 +14,10 @@ import * as Logger from "effect/Logger"
 import * as Schedule from "effect/Schedule"
 import { writeSync } from "node:fs"
 import { Client } from "pg"
-import { logger } from "../../src/bin/log.ts"
-import * as KubernetesClient from "../../src/KubernetesClient.ts"
-import { layerKubernetes, LeaderElection, whileLeadingForever } from "../../src/LeaderElection.ts"
+import { logger } from "../../src/cli/shared/log.ts"
+import * as KubernetesClient from "../../src/kubernetes/KubernetesClient.ts"
+import * as KubernetesLeaderElection from "../../src/kubernetes/KubernetesLeaderElection.ts"
+import { LeaderElection, whileLeadingForever } from "../../src/LeaderElection.ts"
 import { Leadership } from "../../src/Leadership.ts"
 import { clientOptions, record } from "./witness.ts"
 
@@ -84,7 +85,7 @@ const main = Effect.gen(function*() {
   return yield* whileLeadingForever(program)
 }).pipe(
   Effect.tapError((error) => emit("error", { message: String(error) })),
-  Effect.provide(layerKubernetes({}, client)),
+  Effect.provide(Layer.provide(KubernetesLeaderElection.layer(), client)),
   Effect.provide(Layer.mergeAll(Logger.layer([logger("text")])))
 )
 

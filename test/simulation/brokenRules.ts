@@ -32,7 +32,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 100,
     edits: [
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "    succeed(tenure, start)\n    tenure.conflicts = 0",
         "    succeed(tenure, made.end)\n    tenure.conflicts = 0"
       )
@@ -44,17 +44,17 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 100,
     edits: [
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "    if (left === 0n) {\n      return lose(tenure, \"RenewDeadlineExceeded\")\n    }",
         "    if (left === 0n && (tenure as any).sending !== true) {\n      return lose(tenure, \"RenewDeadlineExceeded\")\n    }\n    if (left === 0n) {\n      yield* Effect.sleep(1)\n      continue\n    }"
       ),
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "  tenure.pending.set(renewTime, start)\n",
         "  tenure.pending.set(renewTime, start)\n  ;(tenure as any).sending = true\n"
       ),
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "  yield* observer.learn(made)\n",
         "  ;(tenure as any).sending = false\n  yield* observer.learn(made)\n"
       )
@@ -66,7 +66,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 100,
     edits: [
       edit(
-        "internal/campaign.ts",
+        "internal/election/campaign.ts",
         "const decision = decide(observer.observation(), this.author, now)",
         "const wall = yield* environment.wallClock\n" +
           "      const seen = observer.observation()\n" +
@@ -81,7 +81,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/observation.ts",
+        "internal/protocol/observation.ts",
         "  before.uid !== after.uid ||\n",
         "  before.resourceVersion !== after.resourceVersion ||\n"
       )
@@ -93,7 +93,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "  if (start !== undefined) {\n    succeed(tenure, start)\n  }\n  if (tenure.term",
         "  succeed(tenure, start ?? {\n" +
           "    monotonic: observation.heardAt,\n" +
@@ -108,7 +108,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 1000,
     edits: [
       edit(
-        "internal/observation.ts",
+        "internal/protocol/observation.ts",
         "  if (begun === observation.revision) {\n    return lease === \"absent\"",
         "  if (begun === observation.revision || lease === \"absent\") {\n    return lease === \"absent\""
       )
@@ -120,7 +120,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 200,
     edits: [
       edit(
-        "internal/decision.ts",
+        "internal/protocol/decision.ts",
         "(lease.leaseDurationSeconds === undefined ? leaseDuration",
         "(lease.leaseDurationSeconds !== 1 ? leaseDuration"
       )
@@ -144,7 +144,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/decision.ts",
+        "internal/protocol/decision.ts",
         "  const own = lease.holderIdentity === self.identity\n",
         "  const own = lease.holderIdentity.split(\"_\")[0] === self.identity.split(\"_\")[0]\n"
       )
@@ -156,13 +156,13 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 200,
     edits: [
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "  if (loss !== undefined) {\n    tenure.gone ??= loss",
         "  if (loss === \"LeaseDeleted\" && observation.lease === \"absent\") {\n    return\n  }\n" +
           "  if (loss !== undefined) {\n    tenure.gone ??= loss"
       ),
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "  yield* observer.learn(made)\n  if (Result.isSuccess(made.result)) {\n    succeed",
         "  yield* observer.learn(made)\n" +
           "  if (Result.isFailure(made.result) && made.result.failure.reason._tag === \"LeaseNotFound\") {\n" +
@@ -184,7 +184,11 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     seenIn: "every other elector",
     within: 500,
     edits: [
-      edit("internal/observation.ts", "  return served < seen ? served : seen\n", "  return served < seen ? 0n : 0n\n")
+      edit(
+        "internal/protocol/observation.ts",
+        "  return served < seen ? served : seen\n",
+        "  return served < seen ? 0n : 0n\n"
+      )
     ]
   },
   {
@@ -193,7 +197,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 1000,
     edits: [
       edit(
-        "internal/observation.ts",
+        "internal/protocol/observation.ts",
         "      firstSeenAt: now,\n      createdBefore: undefined",
         "      firstSeenAt: observation.firstSeenAt === 0n ? now : observation.firstSeenAt,\n" +
           "      createdBefore: observation.createdBefore"
@@ -206,7 +210,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 1000,
     edits: [
       edit(
-        "internal/campaign.ts",
+        "internal/election/campaign.ts",
         "      const beginning = now >= oldEnough()\n",
         "      const beginning = now >= oldEnough()\n" +
           "      if (beginning) {\n" +
@@ -221,7 +225,11 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     seenIn: "a design that was given up",
     within: 500,
     edits: [
-      edit("internal/observation.ts", "observation.createdBefore + 2n * leaseDuration", "observation.createdBefore")
+      edit(
+        "internal/protocol/observation.ts",
+        "observation.createdBefore + 2n * leaseDuration",
+        "observation.createdBefore"
+      )
     ]
   },
   {
@@ -230,7 +238,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/decision.ts",
+        "internal/protocol/decision.ts",
         "lease.holderIdentity === \"\" && lease.leaseDurationSeconds === releasedDurationSeconds",
         "lease.holderIdentity === \"\""
       )
@@ -242,7 +250,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/campaign.ts",
+        "internal/election/campaign.ts",
         "      const write = Writes.take(",
         "      if (decision.cause === \"resumed\") {\n" +
           "        return Option.some(Tenure.make({ author: { ...this.author, instance: lease.annotations[\"effect-kubernetes-leader-election/instance\"] ?? this.author.instance }, cause: decision.cause, lease, start }))\n" +
@@ -270,7 +278,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 1000,
     edits: [
       edit(
-        "internal/instance.ts",
+        "internal/protocol/instance.ts",
         "return leftStart === rightStart ? left[2]! < right[2]! : leftStart < rightStart",
         "return true"
       )
@@ -282,7 +290,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 1000,
     edits: [
       edit(
-        "internal/instance.ts",
+        "internal/protocol/instance.ts",
         "return leftStart === rightStart ? left[2]! < right[2]! : leftStart < rightStart",
         "return false"
       )
@@ -293,7 +301,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     seenIn: "client-go before 2026",
     within: 1000,
     edits: [
-      edit("internal/release.ts", "      read = !isOutcomeUnknown(failure)\n", "      read = false\n")
+      edit("internal/election/release.ts", "      read = !isOutcomeUnknown(failure)\n", "      read = false\n")
     ]
   },
   {
@@ -302,7 +310,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 100,
     edits: [
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "      return lose(tenure, \"RenewDeadlineExceeded\")\n    }\n    //",
         "      yield* environment.store.patch(\n" +
           "        environment.key,\n" +
@@ -319,7 +327,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/writes.ts",
+        "internal/protocol/writes.ts",
         "wallClock > lastWritten ? wallClock : lastWritten + 1n\n  return unique === stored ? unique + 1n : unique",
         "wallClock > lastWritten ? wallClock : lastWritten\n  return stored === undefined ? unique : unique"
       )
@@ -331,7 +339,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 200,
     edits: [
       edit(
-        "internal/tenure.ts",
+        "internal/election/term.ts",
         "    : remaining(tenure.validFrom, now, renewDeadline)\n",
         "    : now.monotonic >= 0n ? renewDeadline : 0n\n"
       )
@@ -343,7 +351,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 100,
     edits: [
       edit(
-        "internal/campaign.ts",
+        "internal/election/campaign.ts",
         "        yield* waitUntil(environment, due < until ? due : until, observer.heard)\n",
         "        yield* watching ? observer.heard.await : waitUntil(environment, due < until ? due : until, observer.heard)\n"
       )

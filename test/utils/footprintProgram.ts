@@ -17,7 +17,7 @@ const [directory = "", ...names] = process.argv.slice(2)
 
 const Effect = await import("effect/Effect")
 const Layer = await import("effect/Layer")
-const KubernetesClient = await import("../../src/KubernetesClient.ts")
+const KubernetesClient = await import("../../src/kubernetes/KubernetesClient.ts")
 const client = KubernetesClient.layerInCluster({ directory })
 const settings = { newLease: "lead", leaseDuration: names.length > 1 ? "15 seconds" : "9 seconds" } as const
 
@@ -31,16 +31,17 @@ const tell = () =>
 
 if (names.length > 1) {
   const LeaderElections = await import("../../src/LeaderElections.ts")
+  const KubernetesLeaderElections = await import("../../src/kubernetes/KubernetesLeaderElections.ts")
   const lead = LeaderElections.LeaderElections.use((elections) =>
     Effect.forEach(names, (name) => elections.whileLeadingForever(name, Effect.andThen(tell(), Effect.never)), {
       concurrency: "unbounded",
       discard: true
     })
   )
-  await Effect.runPromise(Effect.provide(lead, LeaderElections.layerKubernetes(settings, client)))
+  await Effect.runPromise(Effect.provide(lead, Layer.provide(KubernetesLeaderElections.layer(settings), client)))
 } else {
   const LeaderElection = await import("../../src/LeaderElection.ts")
-  const KubernetesLeaseStore = await import("../../src/KubernetesLeaseStore.ts")
+  const KubernetesLeaseStore = await import("../../src/kubernetes/KubernetesLeaseStore.ts")
   const layer = LeaderElection.layer({ ...settings, name: names[0] }).pipe(
     Layer.provide(KubernetesLeaseStore.layer),
     Layer.provide(client)

@@ -5,7 +5,7 @@
  * @internal
  */
 import * as Result from "effect/Result"
-import * as MicroTime from "../../internal/microTime.ts"
+import * as MicroTime from "../../internal/protocol/microTime.ts"
 
 const layout = "2006-01-02T15:04:05.000000Z07:00"
 

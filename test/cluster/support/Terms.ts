@@ -3,7 +3,7 @@
  * written down. All processes of one machine share the monotonic clock that the times are of.
  */
 import { readFile } from "node:fs/promises"
-import type { CandidateEvent } from "../../../src/bin/candidateEvent.ts"
+import type { CandidateEvent } from "../../../src/cli/run/candidateEvent.ts"
 
 export interface Term {
   readonly identity: string

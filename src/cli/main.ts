@@ -1,0 +1,136 @@
+/**
+ * The command line: `leader-election SUBCOMMAND`.
+ *
+ * Each subcommand is a module that exports its `command`. What only one of them
+ * needs, and takes time to load, it imports when it is run.
+ *
+ * @internal
+ */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Cause from "effect/Cause"
+import * as CliConfig from "effect/cli/CliConfig"
+import * as CliError from "effect/cli/CliError"
+import * as CliOutput from "effect/cli/CliOutput"
+import * as Command from "effect/cli/Command"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Runtime from "effect/Runtime"
+import packageJson from "../../package.json" with { type: "json" }
+import { command as demo } from "./demo/demo.ts"
+import { command as doctor } from "./doctor/doctor.ts"
+import { command as manifest } from "./manifest.ts"
+import { command as candidate } from "./run/candidate.ts"
+import { command as run } from "./run/run.ts"
+import { command as serve } from "./serve/serve.ts"
+import { descriptions, exitCodes, ofSignal } from "./shared/exitCodes.ts"
+import { isFailure, report } from "./shared/failure.ts"
+import * as Log from "./shared/log.ts"
+import { LogFormat } from "./shared/options.ts"
+import { command as status } from "./status/status.ts"
+import { command as stepDown } from "./stepDown.ts"
+import { command as watch } from "./watch/watch.ts"
+
+const subcommands = [
+  run,
+  serve,
+  stepDown,
+  status,
+  watch,
+  doctor,
+  manifest,
+  candidate,
+  demo
+] as const
+
+// Known as soon as the arguments are, for what is told after the command has failed.
+let format: Log.Format = "text"
+
+const layerLogger = Layer.unwrap(Effect.map(LogFormat, (given) => {
+  format = given
+  return Logger.layer([Log.logger(given)])
+}))
+
+const root = Command.make("leader-election").pipe(
+  Command.withDescription(
+    "Leader election on Kubernetes Leases, for any program.\n\n" +
+      `Exit codes:\n${descriptions.map(([code, meaning]) => `  ${code.padEnd(8)} ${meaning}`).join("\n")}`
+  ),
+  Command.withSubcommands(subcommands),
+  Command.provide(layerLogger),
+  Command.withGlobalFlags([LogFormat])
+)
+
+/** A mistake in the arguments is one line on stderr, not the whole help. */
+const layerPresenter = CliOutput.layerPresenter({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Effect.sync(() => {
+        const path = event.commandPath.join(" ")
+        for (const error of event.errors) {
+          Log.writeLine(`${path}: ${error.message.replace(/\s*\n\s*/g, " ")} (see ${path} --help)`)
+        }
+      })
+      : CliOutput.defaultPresenter.present(event)
+})
+
+/** Tells what went wrong, and gives the exit code. */
+const conclude = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
+  if (Cause.hasInterruptsOnly(cause)) {
+    return Effect.interrupt
+  }
+  const error = Cause.squash(cause)
+  if (CliError.isCliError(error) && error._tag === "ShowHelp") {
+    return Effect.succeed(error.errors.length === 0 ? exitCodes.success : exitCodes.usage)
+  }
+  const { exitCode, message } = isFailure(error)
+    ? report(error)
+    : { exitCode: exitCodes.internal, message: `this is a defect: ${Cause.pretty(cause)}` }
+  return Effect.as(message === "" ? Effect.void : tell(message), exitCode)
+}
+
+// To people as commands do, to machines as a line of the log.
+const tell = (message: string): Effect.Effect<void> =>
+  Effect.suspend(() =>
+    format === "text"
+      ? Effect.sync(() => Log.writeLine(`leader-election: ${message}`))
+      : Effect.provide(Effect.logError(message), Logger.layer([Log.logger(format)]))
+  )
+
+const program = Command.run(root, { version: packageJson.version }).pipe(
+  Effect.as<number>(exitCodes.success),
+  Effect.catchCause(conclude),
+  Effect.provide([
+    NodeServices.layer,
+    layerPresenter,
+    CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
+  ])
+)
+
+// A pipe that nobody reads any more: `leader-election status | head -1`.
+process.stdout.on("error", () => process.exit(exitCodes.failure))
+
+// A command that listens to a signal itself has taken it over from here: it ends when it sees fit.
+const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
+  let received: NodeJS.Signals | undefined
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => {
+      if (process.listenerCount(signal) === 1) {
+        received ??= signal
+        fiber.interruptUnsafe(fiber.id)
+      }
+    })
+  }
+  fiber.addObserver((exit) => {
+    const exitCode = Exit.isSuccess(exit) && typeof exit.value === "number"
+      ? exit.value
+      : received === undefined
+      ? exitCodes.internal
+      : ofSignal(received)
+    teardown(exit, () => process.stdout.write("", () => process.exit(exitCode)))
+  })
+})
+
+runMain(program, { disableErrorReporting: true })

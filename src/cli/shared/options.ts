@@ -1,0 +1,163 @@
+/**
+ * The options that several commands share: the settings of an election, each by
+ * its own name, and where the cluster is. What is not given comes from the
+ * environment.
+ *
+ * @internal
+ */
+import * as Flag from "effect/cli/Flag"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Config from "effect/Config"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import { examples, parse } from "../../internal/duration.ts"
+import * as KubernetesClient from "../../kubernetes/KubernetesClient.ts"
+import type { KubernetesConfigError } from "../../kubernetes/KubernetesError.ts"
+import * as KubernetesLeaderElection from "../../kubernetes/KubernetesLeaderElection.ts"
+import type * as LeaderElection from "../../LeaderElection.ts"
+import type * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
+import type { LeaderElectionError } from "../../LeaderElectionError.ts"
+import { exitCodes } from "./exitCodes.ts"
+import { CommandFailure } from "./failure.ts"
+import type { Format } from "./log.ts"
+
+const optional = <A>(flag: Flag.Flag<A>): Flag.Flag<A | undefined> =>
+  Flag.map(Flag.optional(flag), Option.getOrUndefined)
+
+/** An optional text. */
+export const text = (name: string, metavar: string, description: string): Flag.Flag<string | undefined> =>
+  optional(Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description)))
+
+/** An optional duration: `15s`, `1m30s`, `15 seconds`, or plain seconds. */
+export const duration = (name: string, description: string): Flag.Flag<Duration.Duration | undefined> =>
+  optional(
+    Flag.String(name).pipe(
+      Flag.withMetavar("DURATION"),
+      Flag.withDescription(description),
+      Flag.filterMap(
+        (given) => Option.fromNullishOr(parse(given)),
+        (given) => `"${given}" is no duration; write it as ${examples}`
+      )
+    )
+  )
+
+/** The namespace, for commands that look at Leases without taking part. */
+export const namespace = text(
+  "namespace",
+  "NAMESPACE",
+  "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, POD_NAMESPACE, or that of the credentials)"
+)
+
+/** Where the cluster is: for every command that makes requests. */
+export const connection = {
+  kubeconfig: text("kubeconfig", "FILE", "Kubeconfig (else the Pod's service account, KUBECONFIG or ~/.kube/config)"),
+  context: text("context", "NAME", "Context of the kubeconfig (else its current one)")
+}
+
+/** What {@link connection} gives. */
+export interface Connection {
+  readonly kubeconfig: string | undefined
+  readonly context: string | undefined
+}
+
+/** The settings of an election: for every command that takes part. Named as the settings are, so that they are an input. */
+export const settings = {
+  name: text("name", "LEASE", "Name of the Lease, the same for all replicas (LEADER_ELECTION_NAME)"),
+  namespace,
+  identity: text("identity", "TEXT", "Stands in the Lease as its holder (LEADER_ELECTION_IDENTITY, or <Pod>_<uid>)"),
+  leaseDuration: duration("lease-duration", "How long the others wait for a leader that is silent (default 15s)"),
+  renewInterval: duration("renew-interval", "From one renewal to the next (default leaseDuration / 3)"),
+  renewDeadline: duration("renew-deadline", "Without renewal for this long, leadership is lost (default ⅔)"),
+  retryPeriod: duration("retry-period", "From a failed attempt to the next (default leaseDuration × 2/15)"),
+  requestTimeout: duration("request-timeout", "Time limit of one request (default retryPeriod)"),
+  newLease: optional(
+    Flag.Literals("new-lease", ["wait", "lead"]).pipe(
+      Flag.withDescription("Lead on a Lease younger than leaseDuration: wait (safe, default), or lead at once")
+    )
+  ),
+  watch: optional(
+    Flag.Boolean("watch").pipe(
+      Flag.withDescription("Watch the Lease (default); --no-watch polls it every retryPeriod")
+    )
+  )
+}
+
+const hostAndPort = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/
+
+/** Where metrics go: for every command that takes part. */
+export const statsd = optional(
+  Flag.String("statsd").pipe(
+    Flag.withMetavar("HOST[:PORT]"),
+    Flag.withDescription("Send the metrics to a StatsD server (default port 8125; STATSD_DIALECT=dogstatsd)"),
+    Flag.filterMap(
+      (given) => {
+        const [, inBrackets, plain, port] = hostAndPort.exec(given) ?? []
+        const host = inBrackets ?? plain
+        return host === undefined || Number(port ?? 1) < 1 || Number(port ?? 1) > 65535
+          ? Option.none()
+          : Option.some({ host, port: port === undefined ? undefined : Number(port) })
+      },
+      (given) => `"${given}" is no host with or without a port; write it as statsd.monitoring:8125`
+    )
+  )
+)
+
+/** The StatsD server that {@link statsd} names. */
+export const layerStatsD = (
+  server: { readonly host: string; readonly port: number | undefined } | undefined
+): Layer.Layer<never, CommandFailure> =>
+  server === undefined
+    ? Layer.empty
+    : Layer.unwrap(
+      Effect.promise(() => import("../../StatsD.ts")).pipe(
+        Effect.map((StatsD) => StatsD.layer(server))
+      )
+    ).pipe(
+      Layer.catchTag("ConfigError", (error) =>
+        Layer.effectDiscard(Effect.fail(new CommandFailure({ message: error.message, exitCode: exitCodes.usage }))))
+    )
+
+/** The log's format, for all commands. */
+export const LogFormat = GlobalFlag.Setting("log")<Format>({
+  flag: Flag.Literals("log", ["text", "json"]).pipe(
+    Flag.withDefault("text"),
+    Flag.withDescription("Format of the log on stderr: text, or one JSON object a line")
+  )
+})
+
+/** The connection that the options name. */
+export const layerClient = (
+  options: Connection
+): Layer.Layer<KubernetesClient.KubernetesClient, KubernetesConfigError> =>
+  options.kubeconfig === undefined && options.context === undefined
+    ? KubernetesClient.layer
+    : KubernetesClient.layerKubeconfig({ file: options.kubeconfig, context: options.context })
+
+/** The namespace that a command looks at: as {@link LeaderElectionConfig.make} has it. */
+export const resolveNamespace = (
+  given: string | undefined
+): Effect.Effect<string, CommandFailure, KubernetesClient.KubernetesClient> =>
+  Effect.gen(function*() {
+    const client = yield* KubernetesClient.KubernetesClient
+    const variables = yield* Effect.mapError(
+      Config.all([
+        Config.option(Config.String("LEADER_ELECTION_NAMESPACE")),
+        Config.option(Config.String("POD_NAMESPACE"))
+      ]),
+      ({ message }) => new CommandFailure({ message, exitCode: exitCodes.usage })
+    )
+    const found = [given, ...variables.map(Option.getOrUndefined), client.namespace]
+      .find((name) => name !== undefined && name !== "")
+    return found ?? (yield* new CommandFailure({
+      message: "no namespace is given, and the credentials have none: say --namespace",
+      exitCode: exitCodes.usage
+    }))
+  })
+
+/** The election that the options name. */
+export const layerElection = (
+  options: Connection & LeaderElectionConfig.Input
+): Layer.Layer<LeaderElection.LeaderElection, LeaderElectionError | KubernetesConfigError> =>
+  Layer.provide(KubernetesLeaderElection.layer(options), layerClient(options))

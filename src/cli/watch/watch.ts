@@ -1,0 +1,184 @@
+/**
+ * `leader-election watch`: who holds a Lease, while it happens.
+ *
+ * @internal
+ */
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Clock from "effect/Clock"
+import * as Console from "effect/Console"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import * as KubernetesLeaseStore from "../../kubernetes/KubernetesLeaseStore.ts"
+import type { LeaseError } from "../../LeaseError.ts"
+import { formatKey, type LeaseKey } from "../../LeaseRecord.ts"
+import { LeaseStore } from "../../LeaseStore.ts"
+import * as Options from "../shared/options.ts"
+import { paint, render, shortLabels } from "../shared/timeline.ts"
+import * as Screen from "../shared/timelineScreen.ts"
+import * as History from "./history.ts"
+
+/** What the picture shows at most, and at least. */
+const longest = 10 * 60_000
+const shortest = 60_000
+
+/** How often to look where watching is not granted. */
+const pollInterval = Duration.seconds(1)
+
+const colors: Record<History.News["kind"], string | undefined> = { held: "32", free: "31", other: "33" }
+
+export const watch = Effect.fnUntraced(
+  function*(key: LeaseKey) {
+    const store = yield* LeaseStore
+    const screen = yield* Screen.make
+    const clock = yield* Clock.Clock
+    const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+    const zero = now()
+    let history = History.initial
+    const told: Array<string> = []
+
+    const look = (look: History.Look) =>
+      Effect.suspend(() => {
+        const { history: next, news } = History.step(history, look, now())
+        history = History.forget(next, now() - longest)
+        const time = DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe())).slice(11)
+        const lines = news.map(({ kind, text }) => `${time}  ${paint(text, colors[kind], screen.colors)}`)
+        told.push(...lines)
+        told.splice(0, told.length - 100)
+        return screen.isLive ? Effect.void : Effect.forEach(lines, (line) => Console.log(line), { discard: true })
+      })
+
+    // --- Looking ---
+
+    const read = store.get(key).pipe(
+      Effect.tap(({ lease }) => look({ _tag: "Lease", lease })),
+      Effect.map(({ lease }) => lease.resourceVersion),
+      Effect.catchIf(
+        (error) => error.reason._tag === "LeaseNotFound",
+        () => Effect.as(look({ _tag: "Absent" }), undefined)
+      )
+    )
+
+    /** What happened while nobody looked is not known: each connection begins with a read. */
+    const follow = Effect.flatMap(
+      read,
+      (version) =>
+        Stream.runForEach(store.changes(key, version), (change) =>
+          change._tag === "Applied"
+            ? look({ _tag: "Lease", lease: change.lease })
+            : change._tag === "Deleted"
+            ? look({ _tag: "Absent" })
+            : Effect.void)
+    )
+
+    const poll = Effect.forever(Effect.andThen(read, Effect.sleep(pollInterval)))
+
+    const follower = (use: Effect.Effect<unknown, LeaseError>): Effect.Effect<never, LeaseError> =>
+      Effect.flatMap(Effect.result(use), (result) => {
+        if (result._tag === "Success" || result.failure.reason._tag === "LeaseExpired") {
+          return follower(use)
+        }
+        const error = result.failure
+        switch (error.reason._tag) {
+          case "LeaseForbidden":
+            return error.verb === "watch"
+              ? Effect.andThen(
+                Effect.logWarning(`Looks every ${Duration.format(pollInterval)}: ${error.message}`),
+                follower(poll)
+              )
+              : Effect.fail(error)
+          case "LeaseUnavailable":
+            return look({ _tag: "Blind", reason: error.reason.message }).pipe(
+              Effect.andThen(Effect.sleep("1 second")),
+              Effect.andThen(follower(use))
+            )
+          default:
+            return Effect.fail(error)
+        }
+      })
+
+    // A watch may be dead without anybody knowing: who is to be called silent is asked for once more.
+    const expiry = Effect.gen(function*() {
+      const until = History.runsOutAt(history)
+      if (until === undefined || now() < until || history.blind) {
+        return
+      }
+      const { signOfLifeAt } = history
+      yield* read
+      if (history.signOfLifeAt === signOfLifeAt) {
+        yield* look({ _tag: "Nothing" })
+      }
+    }).pipe(
+      Effect.catch((error) => look({ _tag: "Blind", reason: error.reason.message })),
+      Effect.andThen(Effect.sleep("100 millis")),
+      Effect.forever
+    )
+
+    // --- Drawing ---
+
+    const draw = Effect.gen(function*() {
+      const at = now()
+      const from = Math.max(zero, at - longest)
+      const { lease } = history
+      const holder = typeof lease === "string" || history.heldSince === undefined ? "nobody" : lease.holderIdentity
+      const labels = shortLabels(history.holders.map(({ label }) => label))
+      const holders = history.holders.map((row, index) => ({ ...row, label: labels[index] ?? row.label }))
+      const lines = render({
+        rows: [...holders, { label: "nobody", spans: history.nobody }],
+        zero,
+        from,
+        to: Math.max(at, from + shortest),
+        now: at,
+        width: yield* screen.width,
+        colors: screen.colors
+      })
+      yield* screen.draw([
+        `${formatKey(key)} (${store.server}): ${history.blind ? "cannot be seen" : `held by ${holder}`}`,
+        "",
+        ...lines,
+        "",
+        ...told.slice(-10)
+      ])
+    })
+
+    yield* Effect.forkScoped(expiry)
+    if (screen.isLive) {
+      yield* Effect.forkScoped(Effect.forever(Effect.andThen(draw, Effect.sleep("250 millis"))))
+    }
+    return yield* follower(follow)
+  },
+  Effect.scoped
+)
+
+export const command = Command.make(
+  "watch",
+  {
+    name: Argument.String("NAME").pipe(Argument.withDescription("Name of the Lease")),
+    namespace: Options.namespace,
+    ...Options.connection
+  },
+  Effect.fnUntraced(function*({ name, namespace, ...connection }) {
+    yield* Effect.gen(function*() {
+      yield* watch({ name, namespace: yield* Options.resolveNamespace(namespace) })
+    }).pipe(
+      Effect.provide(Layer.provideMerge(KubernetesLeaseStore.layer, Options.layerClient(connection)))
+    )
+  })
+).pipe(
+  Command.withShortDescription("Watch who holds a Lease, live"),
+  Command.withDescription(
+    "Watch who holds a Lease, live: a timeline on a terminal, a line for each change elsewhere.\n\n" +
+      "As candidates do, it counts from when it sees a renewal; the times in the record do not matter. Ends with\n" +
+      "Ctrl-C. Needs the rights to get and watch the Lease; without watch it looks every second."
+  ),
+  Command.withExamples([
+    { command: "leader-election watch my-service", description: "On a terminal: a row for each holder" },
+    {
+      command: "leader-election watch my-service | tee handovers.log",
+      description: "In a pipe: a line for each change"
+    }
+  ])
+)

@@ -1,0 +1,191 @@
+/**
+ * What a candidate knows of the Lease, and since when.
+ *
+ * Snapshots come from the watch, from reads and from write responses, in any
+ * order (an event beats its own write's response about every third time). This
+ * file decides which of them count, and which are signs of life. Times are the
+ * monotonic clock's, taken when a snapshot was *handled* here: nothing is ever
+ * concluded from the times in the record.
+ *
+ * @internal
+ */
+import { instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
+
+export interface Observation {
+  /** The newest state known: a record, its absence, or nothing yet. */
+  readonly lease: LeaseRecord | "absent" | "unknown"
+  /** The newest version known, of a record or of a deletion. */
+  readonly version: bigint
+  /** Counts the snapshots that changed what is known: a read that began at this count began after them all. */
+  readonly revision: number
+  /** When the last sign of life of a holder was handled. */
+  readonly signOfLifeAt: bigint
+  /** When the last change of version was handled. */
+  readonly changedAt: bigint
+  /** When the state was last heard of, changed or not. */
+  readonly heardAt: bigint
+  /** When an object with this uid was first seen here. */
+  readonly firstSeenAt: bigint
+  /** The latest that the object can have been created by the server's own clock, projected on ours. */
+  readonly createdBefore: bigint | undefined
+}
+
+export const initial: Observation = {
+  lease: "unknown",
+  version: 0n,
+  revision: 0,
+  signOfLifeAt: 0n,
+  changedAt: 0n,
+  heardAt: 0n,
+  firstSeenAt: 0n,
+  createdBefore: undefined
+}
+
+export const instanceOf = (lease: LeaseRecord): string | undefined => lease.annotations[instanceAnnotation]
+
+/**
+ * Whether the difference between two states of the Lease shows that a holder
+ * lives. Any other edit (a label, the garbage collector removing a dangling
+ * reference) is not a holder's doing, and only gives a newer version to guard
+ * with: counting it would let a stray controller keep a dead leader's lease.
+ */
+export const isSignOfLife = (before: LeaseRecord, after: LeaseRecord): boolean =>
+  before.uid !== after.uid ||
+  before.holderIdentity !== after.holderIdentity ||
+  before.renewTime !== after.renewTime ||
+  before.acquireTime !== after.acquireTime ||
+  before.leaseTransitions !== after.leaseTransitions ||
+  before.leaseDurationSeconds !== after.leaseDurationSeconds ||
+  instanceOf(before) !== instanceOf(after)
+
+const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): Observation => {
+  const before = observation.lease
+  if (typeof before === "string" || before.uid !== lease.uid) {
+    // Another object: its age is its own, whatever was known of its namesake.
+    return {
+      lease,
+      version: lease.resourceVersion,
+      revision: observation.revision + 1,
+      signOfLifeAt: now,
+      changedAt: now,
+      heardAt: now,
+      firstSeenAt: now,
+      createdBefore: undefined
+    }
+  }
+  // After etcd was restored from a backup a version can come a second time, with another content.
+  if (before.resourceVersion === lease.resourceVersion && !isSignOfLife(before, lease)) {
+    return { ...observation, heardAt: now }
+  }
+  return {
+    ...observation,
+    lease,
+    version: lease.resourceVersion,
+    revision: observation.revision + 1,
+    signOfLifeAt: isSignOfLife(before, lease) ? now : observation.signOfLifeAt,
+    changedAt: now,
+    heardAt: now
+  }
+}
+
+const seeAbsent = (observation: Observation, version: bigint, now: bigint): Observation => ({
+  ...observation,
+  lease: "absent",
+  version,
+  revision: observation.lease === "absent" ? observation.revision : observation.revision + 1,
+  heardAt: now
+})
+
+const isNews = (observation: Observation, lease: LeaseRecord): boolean =>
+  lease.resourceVersion > observation.version ||
+  (typeof observation.lease !== "string" &&
+    observation.lease.uid === lease.uid &&
+    observation.lease.resourceVersion === lease.resourceVersion)
+
+/** An ADDED or MODIFIED event: dropped where it is older than what is known. */
+export const onApplied = (observation: Observation, lease: LeaseRecord, now: bigint): Observation =>
+  isNews(observation, lease) ? seePresent(observation, lease, now) : observation
+
+/**
+ * A DELETED event. It counts only for the object that is known: that of an
+ * earlier object of the same name says nothing about this one.
+ */
+export const onDeleted = (observation: Observation, lease: LeaseRecord, now: bigint): Observation => {
+  if (lease.resourceVersion <= observation.version) {
+    return observation
+  }
+  if (typeof observation.lease !== "string" && observation.lease.uid !== lease.uid) {
+    return observation
+  }
+  return observation.lease === "unknown"
+    ? { ...observation, version: lease.resourceVersion }
+    : seeAbsent(observation, lease.resourceVersion, now)
+}
+
+/**
+ * The response of our own write, begun at revision `begun`. Where nothing newer
+ * was seen since, it is what followed the state it was decided on, whatever its
+ * version (etcd may have been restored); else the versions decide.
+ */
+export const onWritten = (
+  observation: Observation,
+  begun: number,
+  lease: LeaseRecord,
+  now: bigint
+): Observation =>
+  begun === observation.revision || isNews(observation, lease) ? seePresent(observation, lease, now) : observation
+
+/**
+ * A read, or the 404 of a patch, begun at revision `begun`. One that began
+ * after the newest snapshot was seen is the truth, whatever its version. One
+ * that began before counts only where its version is newer; a late 404 has no
+ * version, and must neither end a term nor start a create: `undefined` asks for
+ * another read.
+ */
+export const onRead = (
+  observation: Observation,
+  begun: number,
+  lease: LeaseRecord | "absent",
+  now: bigint
+): Observation | undefined => {
+  if (begun === observation.revision) {
+    return lease === "absent" ? seeAbsent(observation, observation.version, now) : seePresent(observation, lease, now)
+  }
+  return lease !== "absent" && isNews(observation, lease) ? seePresent(observation, lease, now) : undefined
+}
+
+/**
+ * Notes how old the object is by the server's own clock: the `Date` of a
+ * response less the creationTimestamp of the object in that same response, so
+ * that no clock of ours takes part.
+ */
+export const onServerTime = (
+  observation: Observation,
+  lease: LeaseRecord,
+  serverTime: number | undefined,
+  now: bigint
+): Observation => {
+  if (
+    serverTime === undefined || lease.creationTimestamp === undefined ||
+    typeof observation.lease === "string" || observation.lease.uid !== lease.uid
+  ) {
+    return observation
+  }
+  const createdBefore = now - BigInt(serverTime - lease.creationTimestamp) * 1_000_000n
+  return observation.createdBefore === undefined || createdBefore < observation.createdBefore
+    ? { ...observation, createdBefore }
+    : observation
+}
+
+/**
+ * The monotonic time from which the object is certainly older than
+ * leaseDuration: seen here, by this uid, for that long; or twice as old by the
+ * server's clock (twice, so that API servers' clocks may differ by nearly one).
+ * No term begins before it: an absent Lease is no proof that nobody leads, and
+ * the leader of a deleted one may be valid for up to renewDeadline more.
+ */
+export const oldEnoughAt = (observation: Observation, leaseDuration: bigint): bigint => {
+  const seen = observation.firstSeenAt + leaseDuration
+  const served = observation.createdBefore === undefined ? seen : observation.createdBefore + 2n * leaseDuration
+  return served < seen ? served : seen
+}

@@ -1,0 +1,131 @@
+/**
+ * What each write of the protocol changes.
+ *
+ * @internal
+ */
+import {
+  instanceAnnotation,
+  type LeaseRecord,
+  type LeaseWrite,
+  maxLeaseTransitions,
+  type OwnerReference,
+  stepDownAnnotation
+} from "../../LeaseRecord.ts"
+import { releasedDurationSeconds, type Self } from "./decision.ts"
+import { instanceOf } from "./observation.ts"
+
+/** The Pod that owns the Lease while its process holds it. */
+export interface Owner {
+  readonly name: string
+  readonly uid: string
+}
+
+/** Who writes. */
+export interface Author extends Self {
+  readonly leaseDurationSeconds: number
+  /** No Pod, no reference: one that names no existing Pod costs the Lease within 10 ms. */
+  readonly pod: Owner | undefined
+}
+
+/**
+ * A renewTime found nowhere else, by which a write can be recognised when it is
+ * read back. It also differs from the stored one, because a write that changes
+ * nothing leaves the version as it was, and followers would see a dead leader.
+ */
+export const uniqueRenewTime = (wallClock: bigint, lastWritten: bigint, stored: bigint | undefined): bigint => {
+  const unique = wallClock > lastWritten ? wallClock : lastWritten + 1n
+  return unique === stored ? unique + 1n : unique
+}
+
+const isPod = (reference: OwnerReference): boolean => reference.kind === "Pod" && reference.apiVersion === "v1"
+
+/**
+ * The owner references with this holder's Pod as the only Pod among them. A
+ * Pod reference of a former holder goes, or the Lease would go with that Pod;
+ * references of other kinds are somebody's intention, and stay.
+ */
+export const ownedBy = (
+  references: ReadonlyArray<OwnerReference>,
+  pod: Owner | undefined
+): ReadonlyArray<OwnerReference> => {
+  const others = references.filter((reference) => !isPod(reference))
+  return pod === undefined ? others : [...others, { apiVersion: "v1", kind: "Pod", name: pod.name, uid: pod.uid }]
+}
+
+const sameReferences = (left: ReadonlyArray<OwnerReference>, right: ReadonlyArray<OwnerReference>): boolean =>
+  left.length === right.length &&
+  left.every((reference, index) =>
+    reference.uid === right[index]!.uid && reference.name === right[index]!.name &&
+    reference.kind === right[index]!.kind && reference.apiVersion === right[index]!.apiVersion
+  )
+
+/** The list to write, or nothing where it would not change: setting it needs a right that not everyone has. */
+const changedReferences = (lease: LeaseRecord, pod: Owner | undefined) => {
+  const references = ownedBy(lease.ownerReferences, pod)
+  return sameReferences(references, lease.ownerReferences) ? {} : { ownerReferences: references }
+}
+
+export const create = (author: Author, renewTime: bigint): LeaseWrite => ({
+  holderIdentity: author.identity,
+  leaseDurationSeconds: author.leaseDurationSeconds,
+  acquireTime: renewTime,
+  renewTime,
+  leaseTransitions: 0,
+  annotations: { [instanceAnnotation]: author.instance },
+  ...(author.pod !== undefined && { ownerReferences: ownedBy([], author.pod) })
+})
+
+/** Takes or resumes the Lease in place. `owner: false` leaves the owner references alone. */
+export const take = (
+  author: Author,
+  lease: LeaseRecord,
+  renewTime: bigint,
+  options: { readonly owner: boolean }
+): LeaseWrite => ({
+  holderIdentity: author.identity,
+  leaseDurationSeconds: author.leaseDurationSeconds,
+  acquireTime: renewTime,
+  renewTime,
+  leaseTransitions: lease.holderIdentity === author.identity
+    ? lease.leaseTransitions
+    : Math.min(lease.leaseTransitions + 1, maxLeaseTransitions),
+  annotations: {
+    [instanceAnnotation]: author.instance,
+    // Asked of the leader before: this term is not meant.
+    ...(lease.annotations[stepDownAnnotation] !== undefined && { [stepDownAnnotation]: null })
+  },
+  ...(options.owner && changedReferences(lease, author.pod))
+})
+
+/**
+ * Renews. The holder and the duration are written each time, because somebody
+ * may have shortened the duration that followers wait for.
+ */
+export const renew = (author: Author, lease: LeaseRecord, renewTime: bigint): LeaseWrite => ({
+  holderIdentity: author.identity,
+  leaseDurationSeconds: author.leaseDurationSeconds,
+  renewTime,
+  ...(instanceOf(lease) === undefined && { annotations: { [instanceAnnotation]: author.instance } })
+})
+
+/** The guarded write that begins a term on a Lease that was held through its youth. */
+export const begin = (author: Author, lease: LeaseRecord, renewTime: bigint): LeaseWrite => ({
+  ...renew(author, lease, renewTime),
+  acquireTime: renewTime
+})
+
+/**
+ * Releases: no holder, no owner, and a duration of one second, the mark by
+ * which every implementation may take it at once.
+ */
+export const release = (
+  lease: LeaseRecord,
+  renewTime: bigint,
+  options: { readonly owner: boolean }
+): LeaseWrite => ({
+  holderIdentity: "",
+  leaseDurationSeconds: releasedDurationSeconds,
+  renewTime,
+  annotations: { [instanceAnnotation]: null },
+  ...(options.owner && changedReferences(lease, undefined))
+})

@@ -1,0 +1,560 @@
+/**
+ * The connection to a Kubernetes API server: where it is, how this process logs
+ * in, and how long it waits.
+ *
+ * **Details**
+ *
+ * Inside a cluster, the service account's token and CA are read from their
+ * files, and read again as Kubernetes replaces them. Elsewhere a kubeconfig says
+ * both; only then is `@kubernetes/client-node` loaded. All requests share one
+ * pool of connections that are kept open for 30 seconds after their last use.
+ *
+ * The server's certificate is always verified, unless the kubeconfig says
+ * `insecure-skip-tls-verify`, which is logged.
+ *
+ * **Retries**
+ *
+ * A request is sent a second time in two cases only, at once and within the same
+ * time limit. After a 401, once, with credentials that were read again: the API
+ * server did nothing yet. And a read, once, where a connection kept open from an
+ * earlier request broke before the first byte of the response: most likely the
+ * server had just closed it. A write is not sent again in this case, although it
+ * most likely never arrived: it may have, so it fails with an unknown outcome,
+ * and whoever sent it decides.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { homedir } from "node:os"
+import { delimiter, join } from "node:path"
+import { format } from "../internal/duration.ts"
+import type { Credentials, CredentialSource } from "./internal/credentials.ts"
+import * as Kubeconfig from "./internal/kubeconfig.ts"
+import { recordRequest } from "./internal/requestMetric.ts"
+import * as ServiceAccount from "./internal/serviceAccount.ts"
+import * as Transport from "./internal/transport.ts"
+import {
+  KubernetesBodyError,
+  KubernetesConfigError,
+  KubernetesError,
+  type KubernetesErrorReason,
+  KubernetesStatusError,
+  KubernetesTimeoutError
+} from "./KubernetesError.ts"
+
+/**
+ * One request to the API server.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KubernetesRequest {
+  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
+  /** Absolute, as in `/api/v1/namespaces/default/pods`; each part of it encoded where necessary. */
+  readonly path: string
+  readonly query?: Readonly<Record<string, string | undefined>> | undefined
+  /** Sent as JSON. */
+  readonly body?: unknown
+  /** Of the body; `application/json` by default, `application/merge-patch+json` for PATCH. */
+  readonly contentType?: string | undefined
+  /** How long the whole request may take; by default what the layer was given. */
+  readonly timeout?: Duration.Input | undefined
+  /** What the request is called in the metric; by default what Kubernetes calls the method (`get`, `create`, …). */
+  readonly verb?: string | undefined
+}
+
+/**
+ * A request whose response is read as it comes: a watch.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KubernetesStreamRequest {
+  /** As in {@link KubernetesRequest}. */
+  readonly path: string
+  readonly query?: Readonly<Record<string, string | undefined>> | undefined
+  /** How long it may take until the response begins; by default what the layer was given. */
+  readonly timeout?: Duration.Input | undefined
+  /** How long the server may be silent; by default 90 seconds. A watch that asks for bookmarks gets one each minute. */
+  readonly silence?: Duration.Input | undefined
+  /** What the request is called in the metric; `watch` by default. */
+  readonly verb?: string | undefined
+}
+
+/**
+ * The head of a 2xx response.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KubernetesResponseHead {
+  readonly status: number
+  /** By their names in lower case. */
+  readonly headers: Readonly<Record<string, string>>
+  /** The `Date` header: the API server's wall clock, Unix milliseconds (whole seconds). */
+  readonly serverTime: number | undefined
+}
+
+/**
+ * A 2xx response.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KubernetesResponse extends KubernetesResponseHead {
+  /** Parsed, where it is JSON; else its text. */
+  readonly body: unknown
+}
+
+/**
+ * A 2xx response that is still coming in.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KubernetesStream extends KubernetesResponseHead {
+  /** The lines of the body, parsed as JSON. Ends when the server ends the response in good order. To be run once. */
+  readonly lines: Stream.Stream<unknown, KubernetesError>
+}
+
+/**
+ * Sends requests to the API server.
+ *
+ * **Details**
+ *
+ * Everything can be interrupted at any time: the request is abandoned, and its
+ * connection closed, at once. Where the request may have been sent by then, a
+ * write may have been applied.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class KubernetesClient extends Context.Service<KubernetesClient, {
+  /** The API server's URL, without a slash at its end. */
+  readonly server: string
+
+  /** The namespace of the service account, or of the kubeconfig's context; `undefined` where that has none. */
+  readonly namespace: string | undefined
+
+  /** Sends a request. Fails with {@link KubernetesError} for anything but a complete 2xx response. */
+  readonly request: (request: KubernetesRequest) => Effect.Effect<KubernetesResponse, KubernetesError>
+
+  /**
+   * Sends a GET and succeeds when the head of a 2xx response is there. The connection is closed with the scope. The
+   * lines fail where the connection breaks, or is silent for too long.
+   */
+  readonly stream: (
+    request: KubernetesStreamRequest
+  ) => Effect.Effect<KubernetesStream, KubernetesError, Scope.Scope>
+}>()("effect-kubernetes-leader-election/KubernetesClient") {}
+
+/**
+ * The time limits of a client.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TimeLimits {
+  /**
+   * How long a request may take, from reading the credentials to the last byte of the response. By default 30 seconds:
+   * a last resort, since the election has limits of its own, which its user can set.
+   */
+  readonly requestTimeout?: Duration.Input | undefined
+  /** How long it may take until a connection is there, TLS included. By default 10 seconds. */
+  readonly connectTimeout?: Duration.Input | undefined
+}
+
+const userAgent = "effect-kubernetes-leader-election"
+
+const verbs: Record<KubernetesRequest["method"], string> = {
+  GET: "get",
+  POST: "create",
+  PUT: "update",
+  PATCH: "patch",
+  DELETE: "delete"
+}
+
+const make = Effect.fnUntraced(function*(
+  target: ServiceAccount.Target,
+  limits: TimeLimits | undefined
+) {
+  const server = target.server.replace(/\/+$/, "")
+  const requestTimeout = Duration.fromInputUnsafe(limits?.requestTimeout ?? "30 seconds")
+  const connectTimeout = Duration.fromInputUnsafe(limits?.connectTimeout ?? "10 seconds")
+  let pool: Transport.Pool | undefined
+  yield* Effect.addFinalizer(() => Effect.sync(() => pool?.destroy()))
+
+  const poolFor = (tls: Transport.Tls): Transport.Pool => {
+    if (pool === undefined || JSON.stringify(pool.tls) !== JSON.stringify(tls)) {
+      pool?.retire()
+      pool = Transport.makePool(server.startsWith("https:"), tls)
+    }
+    return pool
+  }
+
+  const open = Effect.fnUntraced(function*(
+    request: Omit<KubernetesRequest, "timeout">,
+    verb: string,
+    progress: Transport.Progress
+  ): Effect.fn.Return<Transport.Answer, KubernetesErrorReason, Scope.Scope> {
+    const url = new URL(server + request.path)
+    for (const [name, value] of Object.entries(request.query ?? {})) {
+      if (value !== undefined) {
+        url.searchParams.set(name, value)
+      }
+    }
+    const body = request.body === undefined ? undefined : JSON.stringify(request.body)
+    const send = (credentials: Credentials) => {
+      const exchange = Effect.suspend(() =>
+        Transport.exchange(poolFor(credentials.tls), {
+          url,
+          method: request.method,
+          headers: {
+            accept: "application/json",
+            "user-agent": userAgent,
+            ...(body !== undefined && {
+              "content-type": request.contentType ??
+                (request.method === "PATCH" ? "application/merge-patch+json" : "application/json")
+            }),
+            ...credentials.headers
+          },
+          body,
+          connectTimeout
+        }, progress)
+      )
+      return Effect.catchTag(
+        exchange,
+        "KubernetesConnectionError",
+        (error) => progress.reused && !progress.isWrite ? exchange : Effect.fail(error)
+      )
+    }
+    progress.phase = "credentials"
+    const credentials = yield* target.credentials.get
+    let answer = yield* send(credentials)
+    if (answer.status === 401) {
+      // To the end, so that the connection can be used again.
+      yield* Transport.readText(answer)
+      yield* recordRequest(verb, 401)
+      progress.phase = "credentials"
+      answer = yield* send(yield* target.credentials.renew(credentials))
+    }
+    return answer.status >= 200 && answer.status < 300
+      ? answer
+      : yield* toStatusError(answer, yield* Transport.readText(answer), progress)
+  })
+
+  const perform = <A, R>(
+    request: Omit<KubernetesRequest, "timeout">,
+    timeout: Duration.Input | undefined,
+    read: (answer: Transport.Answer) => Effect.Effect<A, KubernetesErrorReason, R>
+  ): Effect.Effect<A, KubernetesError, R | Scope.Scope> =>
+    Effect.suspend(() => {
+      const verb = request.verb ?? verbs[request.method]
+      const limit = timeout === undefined ? requestTimeout : Duration.fromInputUnsafe(timeout)
+      const progress: Transport.Progress = {
+        isWrite: request.method !== "GET",
+        phase: "credentials",
+        sent: false,
+        reused: false,
+        status: undefined
+      }
+      return open(request, verb, progress).pipe(
+        Effect.flatMap(read),
+        Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(timeoutError(server, progress, limit)) }),
+        Effect.mapError((reason) => new KubernetesError({ method: request.method, path: request.path, reason })),
+        Effect.onExit(() => recordRequest(verb, progress.status))
+      )
+    })
+
+  return KubernetesClient.of({
+    server,
+    namespace: target.namespace,
+    request: Effect.fn("KubernetesClient.request")(
+      function*(request) {
+        yield* Effect.annotateCurrentSpan({ method: request.method, path: request.path })
+        return yield* perform(request, request.timeout, readBody)
+      },
+      Effect.scoped
+    ),
+    stream: Effect.fn("KubernetesClient.stream")(function*(request) {
+      yield* Effect.annotateCurrentSpan({ path: request.path })
+      const silence = Duration.fromInputUnsafe(request.silence ?? "90 seconds")
+      const answer = yield* perform(
+        { method: "GET", path: request.path, query: request.query, verb: request.verb ?? "watch" },
+        request.timeout,
+        Effect.succeed
+      )
+      const lines = readLines(answer, silence).pipe(
+        Stream.mapError((reason) => new KubernetesError({ method: "GET", path: request.path, reason }))
+      )
+      return { ...head(answer), lines }
+    })
+  })
+})
+
+// --- Responses ---
+
+const head = ({ headers, status }: Transport.Answer): KubernetesResponseHead => {
+  const serverTime = Date.parse(headers["date"] ?? "")
+  return { status, headers, serverTime: Number.isNaN(serverTime) ? undefined : serverTime }
+}
+
+const parseJson = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Unknown))
+
+const isJson = (answer: Transport.Answer): boolean =>
+  /^application\/(.+\+)?json\b/.test(answer.headers["content-type"] ?? "")
+
+const readBody = Effect.fnUntraced(function*(
+  answer: Transport.Answer
+): Effect.fn.Return<KubernetesResponse, KubernetesErrorReason> {
+  const text = yield* Transport.readText(answer)
+  if (!isJson(answer)) {
+    return { ...head(answer), body: text }
+  }
+  const body = parseJson(text)
+  if (Result.isFailure(body)) {
+    return yield* new KubernetesBodyError({
+      status: answer.status,
+      message: `the answer (${answer.status}) is no JSON: ${shorten(text)}`
+    })
+  }
+  return { ...head(answer), body: body.success }
+})
+
+// `Stream.timeoutOrElse` asks the wall clock, which may jump: here each read has a limit of its own. Text is decoded
+// before it is split, so neither a character nor a line has to arrive in one piece.
+const readLines = (
+  answer: Transport.Answer,
+  silence: Duration.Duration
+): Stream.Stream<unknown, KubernetesErrorReason> =>
+  Stream.fromPull(Effect.succeed(Effect.timeoutOrElse(Queue.takeAll(answer.chunks), {
+    duration: silence,
+    orElse: () =>
+      Effect.fail(
+        new KubernetesTimeoutError({
+          phase: "stream",
+          message: `not a byte from the API server for ${format(silence)}`,
+          outcomeUnknown: false
+        })
+      )
+  }))).pipe(
+    Stream.decodeText,
+    Stream.splitLines,
+    Stream.filter((line) => line !== ""),
+    Stream.mapEffect((line) =>
+      Result.match(parseJson(line), {
+        onSuccess: Effect.succeed,
+        onFailure: () =>
+          Effect.fail(
+            new KubernetesBodyError({ status: answer.status, message: `a line is no JSON: ${shorten(line)}` })
+          )
+      })
+    )
+  )
+
+const Status = Schema.Struct({
+  message: Schema.optional(Schema.String),
+  reason: Schema.optional(Schema.String),
+  details: Schema.optional(Schema.Unknown)
+})
+
+const parseStatus = Schema.decodeUnknownOption(Schema.fromJsonString(Status))
+
+const toStatusError = (
+  answer: Transport.Answer,
+  text: string,
+  progress: Transport.Progress
+): KubernetesStatusError => {
+  const { details, message, reason } = Option.getOrElse(parseStatus(text), (): typeof Status.Type => ({}))
+  const seconds = Number.parseInt(answer.headers["retry-after"] ?? "", 10)
+  return new KubernetesStatusError({
+    status: answer.status,
+    message: message?.trim() || shorten(text) || "no message",
+    ...(reason !== undefined && { reason }),
+    ...(details !== undefined && { details }),
+    ...(seconds >= 0 && { retryAfter: Duration.seconds(seconds) }),
+    outcomeUnknown: Transport.outcomeUnknown(progress)
+  })
+}
+
+const shorten = (text: string): string => {
+  const line = text.trim()
+  return line.length > 300 ? `${line.slice(0, 300)}…` : line
+}
+
+const timeoutError = (server: string, progress: Transport.Progress, limit: Duration.Duration): KubernetesTimeoutError =>
+  new KubernetesTimeoutError({
+    phase: progress.phase,
+    message: {
+      credentials: `the credentials were not there within ${format(limit)}`,
+      connection: `no connection to ${server} within ${format(limit)}`,
+      response: `no answer from ${server} within ${format(limit)}`,
+      body: `the answer from ${server} was not complete within ${format(limit)}`,
+      stream: ""
+    }[progress.phase],
+    outcomeUnknown: Transport.outcomeUnknown(progress)
+  })
+
+// --- Layers ---
+
+const environment = (name: string): Effect.Effect<string | undefined, KubernetesConfigError> =>
+  Effect.mapBoth(Effect.suspend(() => Config.option(Config.String(name))), {
+    onFailure: (cause) => new KubernetesConfigError({ message: `${name} cannot be read: ${cause.message}`, cause }),
+    onSuccess: (value) => Option.getOrUndefined(value) || undefined
+  })
+
+const makeInCluster = Effect.fnUntraced(function*(
+  options?: TimeLimits & { readonly directory?: string | undefined }
+) {
+  const host = yield* environment("KUBERNETES_SERVICE_HOST")
+  if (host === undefined) {
+    return yield* new KubernetesConfigError({
+      message: "KUBERNETES_SERVICE_HOST is not set, so this process does not run in a Pod of a Kubernetes cluster; " +
+        "run it in one, or use a kubeconfig"
+    })
+  }
+  const target = yield* ServiceAccount.make({
+    host,
+    port: yield* environment("KUBERNETES_SERVICE_PORT"),
+    directory: options?.directory ?? ServiceAccount.defaultDirectory
+  })
+  return yield* make(target, options)
+})
+
+const makeKubeconfig = Effect.fnUntraced(function*(
+  options?: TimeLimits & { readonly file?: string | undefined; readonly context?: string | undefined }
+) {
+  const { context } = options ?? {}
+  if (options?.file !== undefined) {
+    return yield* make(yield* Kubeconfig.make({ files: [options.file], source: options.file, context }), options)
+  }
+  const variable = yield* environment("KUBECONFIG")
+  const files = variable?.split(delimiter).filter((file) => file !== "") ?? []
+  if (files.length > 0) {
+    return yield* make(yield* Kubeconfig.make({ files, source: `KUBECONFIG=${variable}`, context }), options)
+  }
+  const file = join((yield* environment("HOME")) ?? homedir(), ".kube", "config")
+  return yield* make(
+    yield* Kubeconfig.make({ files: [file], source: "KUBECONFIG is not set", context }),
+    options
+  )
+})
+
+/**
+ * The API server of the cluster that this process runs in, as the service
+ * account of its Pod.
+ *
+ * **Details**
+ *
+ * Reads `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`, which
+ * Kubernetes sets in every Pod, and the files `token`, `ca.crt` and `namespace`
+ * in `directory` (by default where Kubernetes mounts them). Token and CA are read
+ * again when they are older than 10 seconds, and after a 401.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerInCluster = (
+  options?: TimeLimits & { readonly directory?: string | undefined }
+): Layer.Layer<KubernetesClient, KubernetesConfigError> => Layer.effect(KubernetesClient, makeInCluster(options))
+
+/**
+ * The API server of a kubeconfig's context.
+ *
+ * **Details**
+ *
+ * `file` is by default what `KUBECONFIG` says (several files are merged as by
+ * kubectl), or `~/.kube/config`; `context` is by default the kubeconfig's own.
+ * Needs the package `@kubernetes/client-node`, which is loaded here and nowhere
+ * else: it knows client certificates, tokens, exec plugins and OIDC. Tokens of
+ * exec plugins are renewed before they expire. Not supported: `proxy-url`, and
+ * proxies that `HTTPS_PROXY` names.
+ *
+ * Plain `http` is accepted, but credentials are sent over it to the loopback
+ * address only.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerKubeconfig = (
+  options?: TimeLimits & { readonly file?: string | undefined; readonly context?: string | undefined }
+): Layer.Layer<KubernetesClient, KubernetesConfigError> => Layer.effect(KubernetesClient, makeKubeconfig(options))
+
+/**
+ * {@link layerInCluster} where `KUBERNETES_SERVICE_HOST` is set, else
+ * {@link layerKubeconfig}. Fails where there is neither: nothing is assumed.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<KubernetesClient, KubernetesConfigError> = Layer.effect(
+  KubernetesClient,
+  Effect.flatMap(environment("KUBERNETES_SERVICE_HOST"), (host) =>
+    host === undefined
+      ? Effect.mapError(makeKubeconfig(), (error) =>
+        new KubernetesConfigError({
+          message: `${error.message} (KUBERNETES_SERVICE_HOST is not set either, so this is no Pod of a cluster)`,
+          cause: error
+        }))
+      : makeInCluster())
+)
+
+/**
+ * An API server at a known address, with a token that does not change: for
+ * tests, and for servers that stand in for a cluster's.
+ *
+ * **Details**
+ *
+ * `ca` is PEM text; without it the server's certificate must be signed by a CA
+ * that Node knows. Over plain `http` the token is sent to the loopback address
+ * only.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerServer = (
+  options: TimeLimits & {
+    readonly server: string
+    readonly namespace?: string | undefined
+    readonly token?: Redacted.Redacted | undefined
+    readonly ca?: string | undefined
+  }
+): Layer.Layer<KubernetesClient, KubernetesConfigError> =>
+  Layer.effect(
+    KubernetesClient,
+    Effect.suspend(() => {
+      const url = URL.canParse(options.server) ? new URL(options.server) : undefined
+      if (url === undefined || (url.protocol !== "https:" && url.protocol !== "http:")) {
+        return Effect.fail(
+          new KubernetesConfigError({ message: `the server is no URL with https or http: ${options.server}` })
+        )
+      }
+      if (url.protocol === "http:" && options.token !== undefined && !Kubeconfig.isLoopback(url.hostname)) {
+        return Effect.fail(
+          new KubernetesConfigError({
+            message: `the token is not sent to ${options.server}, which has no TLS; use https`
+          })
+        )
+      }
+      const credentials: Credentials = {
+        headers: options.token === undefined ? {} : { authorization: `Bearer ${Redacted.value(options.token)}` },
+        tls: { ca: options.ca }
+      }
+      const source: CredentialSource = {
+        get: Effect.succeed(credentials),
+        renew: () => Effect.succeed(credentials)
+      }
+      return make({ server: options.server, namespace: options.namespace, credentials: source }, options)
+    })
+  )

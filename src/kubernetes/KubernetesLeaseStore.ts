@@ -1,0 +1,434 @@
+/**
+ * The {@link LeaseStore} on the Kubernetes API: `coordination.k8s.io/v1` Leases
+ * over a {@link KubernetesClient}.
+ *
+ * **Details**
+ *
+ * Reads ask for the newest state and never for a cached one. Creating is a POST;
+ * changing is a merge patch that carries the version it was decided on. Neither
+ * PUT nor server-side apply is used: both create an object that is missing,
+ * whatever version they carry.
+ *
+ * What the service account needs, and what {@link LeaseForbidden} names when it
+ * is missing:
+ *
+ * ```yaml
+ * rules:
+ *   - apiGroups: ["coordination.k8s.io"]
+ *     resources: ["leases"]
+ *     verbs: ["create"] # not to be limited by resourceNames: the name is not known to the authoriser
+ *   - apiGroups: ["coordination.k8s.io"]
+ *     resources: ["leases"]
+ *     verbs: ["get", "patch", "watch"]
+ *     resourceNames: ["my-lease"]
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import {
+  LeaseConflict,
+  LeaseError,
+  type LeaseErrorReason,
+  LeaseExpired,
+  LeaseForbidden,
+  LeaseInvalid,
+  LeaseNotFound,
+  LeaseUnauthorized,
+  LeaseUnavailable,
+  type LeaseVerb
+} from "../LeaseError.ts"
+import { decode, type LeaseKey, toCreateBody, toPatchBody } from "../LeaseRecord.ts"
+import { type LeaseChange, type LeaseResponse, LeaseStore } from "../LeaseStore.ts"
+import * as SharedWatch from "./internal/sharedWatch.ts"
+import { KubernetesClient, type KubernetesRequest, type KubernetesResponse } from "./KubernetesClient.ts"
+import * as KubernetesError from "./KubernetesError.ts"
+
+/**
+ * How long a watch may be silent before its connection counts as dead. The API
+ * server sends a bookmark about each minute.
+ */
+const silence = Duration.seconds(90)
+
+/** How long a watch may take to open. The API server sends the response's head at once. */
+const opening = Duration.seconds(10)
+
+const collection = (key: LeaseKey): string =>
+  `/apis/coordination.k8s.io/v1/namespaces/${encodeURIComponent(key.namespace)}/leases`
+
+/**
+ * Makes the store.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: Effect.Effect<LeaseStore["Service"], never, KubernetesClient> = Effect.gen(function*() {
+  const client = yield* KubernetesClient
+
+  const request = (
+    key: LeaseKey,
+    verb: LeaseVerb,
+    options: KubernetesRequest
+  ): Effect.Effect<LeaseResponse, LeaseError> =>
+    client.request(options).pipe(
+      Effect.mapError((error) => toReason(key, verb, error)),
+      Effect.flatMap((response) => toResponse(response, options.method !== "GET")),
+      Effect.mapError((reason) => new LeaseError({ verb, ...key, reason }))
+    )
+
+  return LeaseStore.of({
+    server: client.server,
+    // No resourceVersion parameter, not even "0": with one the answer may come from a cache.
+    get: (key) => request(key, "get", { method: "GET", path: `${collection(key)}/${encodeURIComponent(key.name)}` }),
+    create: (key, write) =>
+      request(key, "create", { method: "POST", path: collection(key), body: toCreateBody(key, write) }),
+    patch: (key, resourceVersion, write) =>
+      request(key, "patch", {
+        method: "PATCH",
+        path: `${collection(key)}/${encodeURIComponent(key.name)}`,
+        contentType: "application/merge-patch+json",
+        body: toPatchBody(resourceVersion, write)
+      }),
+    changes: (key, since) => watch(client, key, since)
+  })
+})
+
+/**
+ * As {@link make}, with one watch for all Leases of a namespace: for a process
+ * that takes part in many elections.
+ *
+ * **Details**
+ *
+ * Needs the right to `watch` all Leases of the namespace, not limited by
+ * `resourceNames`. Where that is refused, each Lease is watched by itself from
+ * then on, and a warning says so.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeShared: Effect.Effect<LeaseStore["Service"], never, KubernetesClient | Scope.Scope> = Effect.gen(
+  function*() {
+    const client = yield* KubernetesClient
+    const store = yield* make
+    const scope = yield* Effect.scope
+    const shared = new Map<string, SharedWatch.SharedWatch>()
+    const refused = new Set<string>()
+
+    const sharedOf = (namespace: string): Effect.Effect<SharedWatch.SharedWatch> =>
+      Effect.suspend(() => {
+        const existing = shared.get(namespace)
+        return existing !== undefined ?
+          Effect.succeed(existing) :
+          SharedWatch.make((since) => watch(client, { namespace }, since)).pipe(
+            Scope.provide(scope),
+            Effect.tap((made) => Effect.sync(() => shared.set(namespace, made)))
+          )
+      })
+
+    const onRefused = (key: LeaseKey, error: LeaseError) =>
+      Effect.suspend(() => {
+        if (refused.has(key.namespace)) {
+          return Effect.void
+        }
+        refused.add(key.namespace)
+        return Effect.logWarning(
+          `The Leases of namespace ${key.namespace} cannot be watched together, so each is watched by itself: ` +
+            error.message
+        )
+      })
+
+    return LeaseStore.of({
+      ...store,
+      changes: (key, since) =>
+        Stream.suspend(() =>
+          refused.has(key.namespace)
+            ? store.changes(key, since)
+            : Stream.unwrap(Effect.map(sharedOf(key.namespace), (changes) => changes(key, since))).pipe(
+              Stream.catchIf(
+                (error) => error.reason._tag === "LeaseForbidden" || error.reason._tag === "LeaseInvalid",
+                (error) => Stream.unwrap(Effect.as(onRefused(key, error), store.changes(key, since)))
+              )
+            )
+        )
+    })
+  }
+)
+
+/**
+ * The store on the API server that {@link KubernetesClient} is connected to.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<LeaseStore, never, KubernetesClient> = Layer.effect(LeaseStore, make)
+
+/**
+ * As {@link layer}, with one watch for all Leases of a namespace; see
+ * {@link makeShared}.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerShared: Layer.Layer<LeaseStore, never, KubernetesClient> = Layer.effect(LeaseStore, makeShared)
+
+// --- Watches ---
+
+/** Watches one Lease, or, without a name, all of a namespace. */
+const watch = (
+  client: KubernetesClient["Service"],
+  target: { readonly namespace: string; readonly name?: string },
+  since: bigint | undefined
+): Stream.Stream<LeaseChange, LeaseError> => {
+  const key: LeaseKey = { namespace: target.namespace, name: target.name ?? "" }
+  return Stream.unwrap(
+    Effect.gen(function*() {
+      // Spread, so that the watches of many replicas do not end together.
+      const timeoutSeconds = yield* Random.nextIntBetween(300, 600)
+      const { lines } = yield* client.stream({
+        path: collection(key),
+        query: {
+          watch: "1",
+          fieldSelector: target.name === undefined ? undefined : `metadata.name=${target.name}`,
+          allowWatchBookmarks: "true",
+          timeoutSeconds: `${timeoutSeconds}`,
+          resourceVersion: since?.toString()
+        },
+        timeout: opening,
+        silence
+      })
+      return Stream.concat(
+        Stream.succeed<LeaseChange>({ _tag: "Opened" }),
+        lines.pipe(
+          Stream.mapError((error) => toReason(key, "watch", error)),
+          Stream.mapEffect((line) => toChange(key, line)),
+          Stream.filter((change) => change !== undefined)
+        )
+      )
+    }).pipe(
+      Effect.mapError((error) => toReason(key, "watch", error))
+    )
+  ).pipe(
+    Stream.mapError((reason) => new LeaseError({ verb: "watch", ...key, reason }))
+  )
+}
+
+// --- Answers ---
+
+const toResponse = (
+  response: KubernetesResponse,
+  isWrite: boolean
+): Effect.Effect<LeaseResponse, LeaseErrorReason> =>
+  Effect.mapBoth(decode(response.body), {
+    onSuccess: (lease) => ({ lease, serverTime: response.serverTime }),
+    onFailure: (error) => noLease(response.status, error.message, isWrite)
+  })
+
+// A write that was answered with 2xx was applied, but to which version it led is not known. As with a write whose answer
+// was lost, sending it again on the same version finds that out: it conflicts, and the conflict is followed by a read.
+const noLease = (code: number, problem: string, isWrite: boolean): LeaseErrorReason => {
+  const message = `the answer (${code}) is no Lease: ${problem}`
+  return isWrite
+    ? new LeaseUnavailable({ message, outcomeUnknown: true, code })
+    : new LeaseInvalid({ message })
+}
+
+const WatchEvent = Schema.Struct({ type: Schema.String, object: Schema.Unknown })
+
+const Bookmark = Schema.Struct({
+  metadata: Schema.Struct({ resourceVersion: Schema.String.check(Schema.isPattern(/^[0-9]+$/)) })
+})
+
+const WatchStatus = Schema.Struct({
+  code: Schema.optional(Schema.Number),
+  reason: Schema.optional(Schema.String),
+  message: Schema.optional(Schema.String)
+})
+
+const decodeEvent = Schema.decodeUnknownEffect(WatchEvent)
+const decodeBookmark = Schema.decodeUnknownEffect(Bookmark)
+const decodeStatus = Schema.decodeUnknownResult(WatchStatus)
+
+const toChange = (key: LeaseKey, line: unknown): Effect.Effect<LeaseChange | undefined, LeaseErrorReason> =>
+  decodeEvent(line).pipe(
+    Effect.flatMap(
+      ({ object, type }): Effect.Effect<LeaseChange | undefined, LeaseErrorReason | Schema.SchemaError> => {
+        switch (type) {
+          case "ADDED":
+          case "MODIFIED":
+            return Effect.map(decode(object), (lease) => ({ _tag: "Applied", lease }))
+          case "DELETED":
+            return Effect.map(decode(object), (lease) => ({ _tag: "Deleted", lease }))
+          case "BOOKMARK":
+            return Effect.map(decodeBookmark(object), ({ metadata }) => ({
+              _tag: "Bookmark",
+              resourceVersion: BigInt(metadata.resourceVersion)
+            }))
+          case "ERROR":
+            return Effect.fail(toWatchReason(key, object))
+          default:
+            return Effect.undefined
+        }
+      }
+    ),
+    Effect.catchTag(
+      "SchemaError",
+      (error) =>
+        Effect.fail(
+          new LeaseInvalid({ message: `the watch sent something that is no event of a Lease: ${error.message}` })
+        )
+    )
+  )
+
+/** The Status that a watch which was answered with 200 may still send. */
+const toWatchReason = (key: LeaseKey, object: unknown): LeaseErrorReason => {
+  const { code = 500, message = "no message", reason } = Result.getOrElse(
+    decodeStatus(object),
+    (): typeof WatchStatus.Type => ({})
+  )
+  return statusReason(
+    key,
+    "watch",
+    new KubernetesError.KubernetesStatusError({
+      status: code,
+      message,
+      ...(reason !== undefined && { reason }),
+      outcomeUnknown: false
+    })
+  )
+}
+
+// --- Errors ---
+
+const toReason = (key: LeaseKey, verb: LeaseVerb, error: KubernetesError.KubernetesError): LeaseErrorReason => {
+  const { reason } = error
+  switch (reason._tag) {
+    case "KubernetesStatusError":
+      return statusReason(key, verb, reason)
+    case "KubernetesBodyError":
+      return verb === "watch"
+        ? new LeaseInvalid({ message: reason.message })
+        : noLease(reason.status, reason.message, verb !== "get")
+    case "KubernetesConnectionError":
+    case "KubernetesTimeoutError":
+    case "KubernetesCredentialsError":
+      return new LeaseUnavailable({
+        message: reason.message,
+        outcomeUnknown: KubernetesError.isOutcomeUnknown(error),
+        cause: error
+      })
+  }
+}
+
+const statusReason = (
+  key: LeaseKey,
+  verb: LeaseVerb,
+  error: KubernetesError.KubernetesStatusError
+): LeaseErrorReason => {
+  const message = KubernetesError.describe(error)
+  switch (error.status) {
+    case 401:
+      return new LeaseUnauthorized({
+        message: `${message}; the API server did not accept the credentials, which were read again: is the token ` +
+          "expired, of another cluster, or of a service account that is deleted?"
+      })
+    case 403:
+      return forbidden(key, verb, error)
+    case 404:
+      // Anything but the API server itself, a proxy without a backend for one, says so without this reason. Taken for a
+      // missing Lease it would end a term.
+      return error.reason !== "NotFound"
+        ? new LeaseInvalid({
+          message: `${message}; this is not the API server's answer about a Lease: is the URL right?`
+        })
+        : new LeaseNotFound({
+          message: verb === "create" ? `the namespace ${key.namespace} does not exist (${message})` : message
+        })
+    case 409:
+      return new LeaseConflict({ message })
+    case 410:
+      return new LeaseExpired({ message })
+    case 408:
+    case 425:
+    case 429:
+      return unavailable(message, error)
+    default:
+      return error.status >= 500 ? unavailable(message, error) : new LeaseInvalid({ message })
+  }
+}
+
+const unavailable = (message: string, error: KubernetesError.KubernetesStatusError): LeaseErrorReason =>
+  new LeaseUnavailable({
+    message,
+    outcomeUnknown: error.outcomeUnknown,
+    code: error.status,
+    ...(error.retryAfter !== undefined && { retryAfter: error.retryAfter })
+  })
+
+const forbidden = (
+  key: LeaseKey,
+  verb: LeaseVerb,
+  error: KubernetesError.KubernetesStatusError
+): LeaseErrorReason => {
+  const { message } = error
+  const text = KubernetesError.describe(error)
+  if (message.includes(`"system:anonymous"`)) {
+    return new LeaseForbidden({
+      anonymous: true,
+      ownerReferences: false,
+      message: `${text}\nThe request arrived without a token, or with an empty one: is the service account's token ` +
+        "mounted (automountServiceAccountToken), or does the kubeconfig's user have credentials?"
+    })
+  }
+  if (message.includes("cannot set an ownerRef")) {
+    return new LeaseForbidden({
+      anonymous: false,
+      ownerReferences: true,
+      message: `${text}\n${
+        missingRule(key, `["delete"]`, { note: " # what changing ownerReferences needs here", named: true })
+      }`
+    })
+  }
+  if (message.includes("cannot set blockOwnerDeletion")) {
+    return new LeaseForbidden({
+      anonymous: false,
+      ownerReferences: true,
+      message: `${text}\n${
+        missingRule(key, `["update"]`, { group: "", note: "", resource: "pods/finalizers", named: false })
+      }`
+    })
+  }
+  return new LeaseForbidden({
+    anonymous: false,
+    ownerReferences: false,
+    // Other plugins and a namespace that is being deleted answer 403 too; no rule helps against those.
+    message: message.includes(` cannot ${verb} resource "leases"`)
+      ? `${text}\n${
+        missingRule(key, `["${verb}"]`, {
+          named: verb !== "create" && key.name !== "",
+          note: verb === "create" ? " # must not be limited by resourceNames" : ""
+        })
+      }`
+      : text
+  })
+}
+
+const missingRule = (key: LeaseKey, verbs: string, options: {
+  readonly group?: string
+  readonly resource?: string
+  readonly named: boolean
+  readonly note: string
+}): string =>
+  [
+    `The Role in namespace ${key.namespace} lacks this rule:`,
+    `  - apiGroups: ["${options.group ?? "coordination.k8s.io"}"]`,
+    `    resources: ["${options.resource ?? "leases"}"]`,
+    `    verbs: ${verbs}${options.note}`,
+    ...(options.named ? [`    resourceNames: ["${key.name}"]`] : [])
+  ].join("\n")

@@ -1,0 +1,141 @@
+/**
+ * Credentials that are read again as they age, near the end of their life, and
+ * after a 401.
+ *
+ * @internal
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import { format } from "../../internal/duration.ts"
+import { KubernetesCredentialsError } from "../KubernetesError.ts"
+import type { Tls } from "./transport.ts"
+
+/** What one request needs beside the request itself. */
+export interface Credentials {
+  readonly headers: Readonly<Record<string, string>>
+  readonly tls: Tls
+  /** How much longer they are accepted, where that is known. */
+  readonly lifetime?: Duration.Duration | undefined
+}
+
+export interface CredentialSource {
+  readonly get: Effect.Effect<Credentials, KubernetesCredentialsError>
+  /** Others than `refused`, if there are any by now. */
+  readonly renew: (refused: Credentials) => Effect.Effect<Credentials, KubernetesCredentialsError>
+}
+
+interface Loaded {
+  readonly credentials: Credentials
+  /** Monotonic; from then on they are read again before they are used. */
+  readonly staleAt: bigint
+  /** Monotonic; from then on new ones are fetched while these are still used. */
+  readonly renewAt: bigint | undefined
+  readonly expiredAt: bigint | undefined
+}
+
+export const make: (options: {
+  /** `fresh` asks for others than last time: nothing that was kept from it may be used. */
+  readonly load: (fresh: boolean) => Effect.Effect<Credentials, KubernetesCredentialsError>
+  /** How old they may be when they are used. */
+  readonly maxAge: Duration.Duration
+  /** A load that takes longer has failed: the next one may do better than one that hangs for ever. */
+  readonly timeLimit: Duration.Duration
+}) => Effect.Effect<CredentialSource, never, Scope.Scope> = Effect.fnUntraced(function*(options) {
+  const scope = yield* Effect.scope
+  const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
+  const maxAge = Duration.toNanosUnsafe(options.maxAge)
+  let current: Loaded | undefined
+  let running:
+    | { readonly fiber: Fiber.Fiber<Credentials, KubernetesCredentialsError>; readonly fresh: boolean }
+    | undefined
+
+  const load = (fresh: boolean) =>
+    Effect.gen(function*() {
+      const credentials = yield* options.load(fresh)
+      const now = yield* monotonic
+      current = {
+        credentials,
+        staleAt: now + maxAge,
+        // The same ones, read again, have not become younger.
+        ...(current !== undefined && same(current.credentials, credentials)
+          ? { renewAt: current.renewAt, expiredAt: current.expiredAt }
+          : life(now, credentials.lifetime))
+      }
+      return credentials
+    }).pipe(
+      Effect.timeoutOrElse({
+        duration: options.timeLimit,
+        orElse: () =>
+          Effect.fail(
+            new KubernetesCredentialsError({
+              message: `the credentials could not be read within ${format(options.timeLimit)}`
+            })
+          )
+      }),
+      Effect.catch(Effect.fnUntraced(function*(error) {
+        if (current === undefined) {
+          return yield* error
+        }
+        // The API server decides whether what we have is still good.
+        yield* Effect.logWarning(`Credentials not renewed, the former ones are used on: ${error.message}`)
+        const now = yield* monotonic
+        current = { ...current, staleAt: now + maxAge, renewAt: current.renewAt && now + maxAge }
+        return current.credentials
+      }))
+    )
+
+  // Runs in the scope of the client: a request that is interrupted while it waits must not take the load with it, for
+  // an exec plugin that needs longer than one attempt would never finish.
+  const start = (fresh: boolean) =>
+    Effect.map(Effect.forkIn(load(fresh), scope), (fiber) => {
+      running = { fiber, fresh }
+      fiber.addObserver(() => {
+        running = undefined
+      })
+      return fiber
+    })
+
+  const join = (fresh: boolean): Effect.Effect<Credentials, KubernetesCredentialsError> =>
+    Effect.suspend(() =>
+      running === undefined
+        ? Effect.flatMap(start(fresh), Fiber.join)
+        : fresh && !running.fresh
+        ? Effect.andThen(Fiber.await(running.fiber), join(fresh))
+        : Fiber.join(running.fiber)
+    )
+
+  return {
+    get: Effect.gen(function*() {
+      const now = yield* monotonic
+      if (current?.expiredAt !== undefined && now >= current.expiredAt) {
+        return yield* join(true)
+      }
+      if (current?.renewAt !== undefined && now >= current.renewAt) {
+        if (running === undefined) {
+          yield* start(true)
+        }
+        return current.credentials
+      }
+      return current === undefined || now >= current.staleAt ? yield* join(false) : current.credentials
+    }),
+    renew: (refused) =>
+      Effect.suspend(() =>
+        current === undefined || same(current.credentials, refused) ? join(true) : Effect.succeed(current.credentials)
+      )
+  }
+})
+
+// New ones are fetched in the last minute, or in the last fifth of a short life.
+const life = (now: bigint, lifetime: Duration.Duration | undefined) => {
+  if (lifetime === undefined) {
+    return { renewAt: undefined, expiredAt: undefined }
+  }
+  const nanos = Duration.toNanosUnsafe(lifetime)
+  const early = nanos / 5n < 60_000_000_000n ? nanos / 5n : 60_000_000_000n
+  return { renewAt: now + nanos - early, expiredAt: now + nanos }
+}
+
+const same = (a: Credentials, b: Credentials): boolean =>
+  JSON.stringify([a.headers, a.tls]) === JSON.stringify([b.headers, b.tls])

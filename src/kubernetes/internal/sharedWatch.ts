@@ -1,0 +1,176 @@
+/**
+ * One watch for many Leases: its changes, handed to whoever listens for each.
+ *
+ * @internal
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberHandle from "effect/FiberHandle"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { LeaseError, LeaseExpired } from "../../LeaseError.ts"
+import type { LeaseKey, LeaseRecord } from "../../LeaseRecord.ts"
+import type { LeaseChange } from "../../LeaseStore.ts"
+
+type Listener = Queue.Queue<LeaseChange, LeaseError | Cause.Done>
+
+/** The changes of one Lease: as `LeaseStore.changes`, for one namespace. */
+export type SharedWatch = (key: LeaseKey, since: bigint | undefined) => Stream.Stream<LeaseChange, LeaseError>
+
+/**
+ * Shares the changes of a namespace.
+ *
+ * The connection is opened for the first listener and closed after the last.
+ * When the server closes it in good order it is resumed here, and nobody
+ * notices; when it breaks, all listeners are told, and the first to come back
+ * opens it anew, from the present: where etcd was restored meanwhile, a watch
+ * from a version yet to come would hear nothing.
+ */
+export const make = (
+  connect: (since: bigint | undefined) => Stream.Stream<LeaseChange, LeaseError>
+): Effect.Effect<SharedWatch, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const connection = yield* FiberHandle.make()
+    const listeners = new Map<string, Set<Listener>>()
+    // What the open connection has shown.
+    const leases = new Map<string, LeaseRecord>()
+    let running = false
+    let opened = false
+    let newest: bigint | undefined
+
+    const tell = (name: string, change: LeaseChange) => {
+      for (const queue of listeners.get(name) ?? []) {
+        Queue.offerUnsafe(queue, change)
+      }
+    }
+
+    const onChange = (change: LeaseChange) => {
+      switch (change._tag) {
+        case "Opened": {
+          if (!opened) {
+            opened = true
+            for (const name of listeners.keys()) {
+              tell(name, change)
+            }
+          }
+          return
+        }
+        case "Bookmark": {
+          newest = change.resourceVersion
+          return
+        }
+        case "Applied": {
+          newest = change.lease.resourceVersion
+          leases.set(change.lease.name, change.lease)
+          return tell(change.lease.name, change)
+        }
+        case "Deleted": {
+          newest = change.lease.resourceVersion
+          leases.delete(change.lease.name)
+          return tell(change.lease.name, change)
+        }
+      }
+    }
+
+    const forget = () => {
+      opened = false
+      newest = undefined
+      leases.clear()
+    }
+
+    const run: Effect.Effect<void> = Effect.gen(function*() {
+      while (true) {
+        let heard = false
+        const exit = yield* Effect.exit(
+          Stream.runForEach(Stream.suspend(() => connect(newest)), (change) =>
+            Effect.sync(() => {
+              heard ||= change._tag !== "Opened"
+              onChange(change)
+            }))
+        )
+        // Only one that was of use is resumed: never at full speed.
+        if (Exit.isSuccess(exit) && heard && newest !== undefined) {
+          continue
+        }
+        running = false
+        forget()
+        for (const [name, queues] of listeners) {
+          for (const queue of queues) {
+            if (Exit.isSuccess(exit)) {
+              Queue.endUnsafe(queue)
+            } else {
+              Queue.failCauseUnsafe(queue, Cause.map(exit.cause, (error) => ofLease(error, name)))
+            }
+          }
+        }
+        return
+      }
+    })
+
+    const open: Effect.Effect<void> = Effect.suspend(() => {
+      if (running || listeners.size === 0) {
+        return Effect.void
+      }
+      running = true
+      return Effect.asVoid(FiberHandle.run(connection, run))
+    })
+
+    const leave = (key: LeaseKey, queue: Listener) =>
+      Effect.suspend(() => {
+        const queues = listeners.get(key.name)
+        queues?.delete(queue)
+        if (queues?.size === 0) {
+          listeners.delete(key.name)
+        }
+        if (listeners.size > 0 || !running) {
+          return Effect.void
+        }
+        // Nobody may rely on it any more.
+        forget()
+        return FiberHandle.clear(connection).pipe(
+          Effect.andThen(Effect.sync(() => {
+            running = false
+            forget()
+          })),
+          // For whoever came while it was being closed.
+          Effect.andThen(open)
+        )
+      })
+
+    const listen = (key: LeaseKey, since: bigint | undefined, queue: Listener) =>
+      Effect.gen(function*() {
+        yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            const queues = listeners.get(key.name) ?? new Set()
+            listeners.set(key.name, queues.add(queue))
+          }),
+          () => leave(key, queue)
+        )
+        const lease = opened ? leases.get(key.name) : undefined
+        if (since !== undefined && (lease === undefined || lease.resourceVersion < since)) {
+          // Whether it was deleted before this connection began cannot be told: begin anew, and read.
+          Queue.failCauseUnsafe(queue, Cause.fail(expired(key)))
+        } else if (!opened) {
+          yield* open
+        } else {
+          Queue.offerUnsafe(queue, { _tag: "Opened" })
+          if (lease !== undefined && lease.resourceVersion !== since) {
+            Queue.offerUnsafe(queue, { _tag: "Applied", lease })
+          }
+        }
+      })
+
+    return (key, since) => Stream.callback<LeaseChange, LeaseError>((queue) => listen(key, since, queue))
+  })
+
+const ofLease = (error: LeaseError, name: string): LeaseError =>
+  new LeaseError({ verb: error.verb, namespace: error.namespace, name, reason: error.reason })
+
+const expired = (key: LeaseKey): LeaseError =>
+  new LeaseError({
+    verb: "watch",
+    ...key,
+    reason: new LeaseExpired({ message: "the shared watch began after this version" })
+  })

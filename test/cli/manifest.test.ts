@@ -1,0 +1,108 @@
+import { NodeServices } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { Console, Duration, Effect } from "effect"
+import { Command } from "effect/cli"
+import { parseAllDocuments } from "yaml"
+import { command, gracePeriod } from "../../src/cli/manifest.ts"
+
+/** What the command prints for these arguments, or what it fails with. */
+const run = (...args: ReadonlyArray<string>) =>
+  Effect.gen(function*() {
+    const lines: Array<string> = []
+    const result = yield* Command.runWith(command, { version: "0", renderErrors: false })(args).pipe(
+      Effect.provideService(
+        Console.Console,
+        Object.assign(Object.create(console), { log: (text: string) => lines.push(text) })
+      ),
+      Effect.provide(NodeServices.layer),
+      Effect.result
+    )
+    const documents = parseAllDocuments(lines.join("\n")).map((document) => {
+      assert.deepStrictEqual(document.errors, [])
+      return document.toJS()
+    })
+    return { result, documents }
+  })
+
+const invoices = ["--name", "invoices", "--image", "invoices:1"]
+
+describe("manifest", () => {
+  it.effect("prints everything that a service needs, each part fitting the others", () =>
+    Effect.gen(function*() {
+      const { documents } = yield* run(...invoices, "--namespace", "billing", "--service-account", "accountant")
+      const [account, role, binding, deployment] = documents
+      assert.deepStrictEqual(documents.map(({ kind }) => kind), ["ServiceAccount", "Role", "RoleBinding", "Deployment"])
+      assert.isTrue(documents.every(({ metadata }) => metadata.namespace === "billing"))
+      assert.strictEqual(account.metadata.name, "accountant")
+      assert.deepStrictEqual(binding.subjects, [{ kind: "ServiceAccount", name: "accountant", namespace: "billing" }])
+      assert.strictEqual(binding.roleRef.name, role.metadata.name)
+      assert.strictEqual(deployment.spec.template.spec.serviceAccountName, "accountant")
+      assert.deepStrictEqual(deployment.spec.selector.matchLabels, deployment.spec.template.metadata.labels)
+    }))
+
+  it.effect("grants what an election needs, and nothing else", () =>
+    Effect.gen(function*() {
+      const rules = (documents: ReadonlyArray<any>) =>
+        documents[1].rules.map(({ resourceNames, verbs }: any) => [verbs, resourceNames])
+      assert.deepStrictEqual(rules((yield* run(...invoices)).documents), [
+        [["create"], undefined],
+        [["get", "patch", "watch"], ["invoices"]]
+      ])
+      assert.deepStrictEqual(rules((yield* run(...invoices, "--no-watch")).documents)[1], [["get", "patch"], [
+        "invoices"
+      ]])
+    }))
+
+  it.effect("sets the variables that the options stand for, and the Pod's", () =>
+    Effect.gen(function*() {
+      const names = (documents: ReadonlyArray<any>) =>
+        documents[3].spec.template.spec.containers[0].env.map(({ name, value, valueFrom }: any) =>
+          `${name}=${value ?? valueFrom.fieldRef.fieldPath}`
+        )
+      const pod = ["POD_NAME=metadata.name", "POD_UID=metadata.uid", "POD_NAMESPACE=metadata.namespace"]
+      assert.deepStrictEqual(names((yield* run(...invoices)).documents), ["LEADER_ELECTION_NAME=invoices", ...pod])
+      assert.deepStrictEqual(
+        names((yield* run(...invoices, "--no-watch", "--lease-duration", "1m")).documents),
+        [
+          "LEADER_ELECTION_NAME=invoices",
+          "LEADER_ELECTION_LEASE_DURATION=60s",
+          "LEADER_ELECTION_WATCH=false",
+          ...pod
+        ]
+      )
+    }))
+
+  it("leaves time for the program's end, and for the release after it", () => {
+    // Release: two pauses of 2 s and a last attempt of 2 s.
+    assert.strictEqual(gracePeriod(Duration.seconds(20), Duration.seconds(15)), 30)
+    assert.strictEqual(gracePeriod(Duration.minutes(5), Duration.seconds(60)), 300 + 24 + 4)
+    assert.strictEqual(gracePeriod(Duration.millis(500), Duration.seconds(5)), 7)
+  })
+
+  it.effect("quotes what YAML would read as something else", () =>
+    Effect.gen(function*() {
+      const { documents } = yield* run("--name", "123", "--image", "a: b # c", "--namespace", "1e3")
+      assert.strictEqual(documents[3].metadata.name, "123")
+      assert.strictEqual(documents[3].metadata.namespace, "1e3")
+      assert.strictEqual(documents[3].spec.template.spec.containers[0].image, "a: b # c")
+    }))
+
+  const refused: ReadonlyArray<readonly [args: ReadonlyArray<string>, message: RegExp]> = [
+    [["--name", "Invoices", "--image", "x"], /--name is "Invoices": give at most 63/],
+    [["--name", "a.b", "--image", "x"], /--name is "a\.b"/],
+    [["--name", "a", "--image", "x", "--service-account", "A"], /--service-account is "A"/],
+    [["--name", "a", "--image", "x", "--namespace", "a.b"], /namespace .* is "a\.b"/],
+    [["--name", "a", "--image", "x", "--replicas", "0"], /--replicas is 0/],
+    [
+      ["--name", "a", "--image", "x", "--lease-duration", "1500ms"],
+      /leaseDuration .* is 1\.5s: a Lease holds whole seconds/
+    ]
+  ]
+  it.effect.each(refused)("refuses %s", ([args, message]) =>
+    Effect.gen(function*() {
+      const { documents, result } = yield* run(...args)
+      assert.isTrue(result._tag === "Failure")
+      assert.match(result._tag === "Failure" ? result.failure.message : "", message)
+      assert.deepStrictEqual(documents, [])
+    }))
+})
