@@ -128,7 +128,7 @@ const runCommand = Effect.fnUntraced(
       })
     )
 
-    const guard = yield* Guard.make
+    const guard = yield* Guard.make()
     if (signals.stop !== undefined) {
       // Told to end in the moment in which the term began: no COMMAND is started any more.
       return yield* Effect.never
