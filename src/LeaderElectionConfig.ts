@@ -143,6 +143,19 @@ export const CredentialsNamespace: Context.Reference<string | undefined> = Conte
 )
 
 /**
+ * Whether what a program does not give is read from the environment. The stores
+ * in memory provide `false`: neither a shell's variables nor a Pod around a
+ * test change what it does.
+ *
+ * @category references
+ * @since 0.2.0
+ */
+export const ReadsEnvironment: Context.Reference<boolean> = Context.Reference<boolean>(
+  "effect-kubernetes-leader-election/LeaderElectionConfig/ReadsEnvironment",
+  { defaultValue: () => true }
+)
+
+/**
  * What tells this process from others where it runs in no Pod: the identity is
  * made from it there.
  *
@@ -591,7 +604,10 @@ const readVariable = Effect.fnUntraced(function*(variable: string) {
 const readEnvironment: Effect.Effect<Environment, LeaderElectionError> = Effect.gen(function*() {
   const read: Record<string, string | undefined> = {}
   const problems: Array<string> = []
-  for (const variable of [...Object.values(variables), ...podVariables, "KUBERNETES_SERVICE_HOST"]) {
+  const names = (yield* ReadsEnvironment)
+    ? [...Object.values(variables), ...podVariables, "KUBERNETES_SERVICE_HOST"]
+    : []
+  for (const variable of names) {
     const result = yield* Effect.result(readVariable(variable))
     if (Result.isSuccess(result)) {
       read[variable] = result.success
@@ -627,7 +643,9 @@ const readEnvironment: Effect.Effect<Environment, LeaderElectionError> = Effect.
  *
  * **Gotchas**
  *
- * A variable that is set but empty is an error, not one that is not set.
+ * A variable that is set but empty is an error, not one that is not set. Where
+ * {@link ReadsEnvironment} is `false` no variable is read, and no Pod is asked
+ * for.
  *
  * @category constructors
  * @since 0.1.0

@@ -35,6 +35,7 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as LeaderElectionConfig from "../LeaderElectionConfig.ts"
 import { LeaseError, type LeaseErrorReason, LeaseUnavailable } from "../LeaseError.ts"
 import type { LeaseKey, LeaseRecord, LeaseWrite } from "../LeaseRecord.ts"
 import { type LeaseChange, type LeaseResponse, LeaseStore } from "../LeaseStore.ts"
@@ -522,10 +523,14 @@ export const make = Effect.fnUntraced(function*(
  * @since 0.1.0
  */
 export const layer: Layer.Layer<LeaseFaults | LeaseStore, never, LeaseStore> = Layer.effectContext(
-  Effect.map(
-    Effect.flatMap(LeaseStore, make),
-    (faults) => Context.add(Context.make(LeaseFaults, faults), LeaseStore, faults.store)
-  )
+  Effect.gen(function*() {
+    const faults = yield* Effect.flatMap(LeaseStore, make)
+    return Context.make(LeaseFaults, faults).pipe(
+      Context.add(LeaseStore, faults.store),
+      // What the store below says of its elections goes for those above.
+      Context.add(LeaderElectionConfig.ReadsEnvironment, yield* LeaderElectionConfig.ReadsEnvironment)
+    )
+  })
 )
 
 // --- internal ---------------------------------------------------------------------------------------------------
