@@ -313,23 +313,27 @@ const head = ({ headers, status }: Transport.Answer): KubernetesResponseHead => 
 const parseJson = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Unknown))
 
 const isJson = (answer: Transport.Answer): boolean =>
-  /^application\/(.+\+)?json\b/.test(answer.headers["content-type"] ?? "")
+  /^application\/(.+\+)?json\b/i.test(answer.headers["content-type"] ?? "")
 
 const readBody = Effect.fnUntraced(function*(
   answer: Transport.Answer
 ): Effect.fn.Return<KubernetesResponse, KubernetesErrorReason> {
   const text = yield* Transport.readText(answer)
-  if (!isJson(answer)) {
+  const untyped = answer.headers["content-type"] === undefined
+  if (!isJson(answer) && !untyped) {
     return { ...head(answer), body: text }
   }
   const body = parseJson(text)
-  if (Result.isFailure(body)) {
-    return yield* new KubernetesBodyError({
-      status: answer.status,
-      message: `the answer (${answer.status}) is no JSON: ${shorten(text)}`
-    })
+  if (Result.isSuccess(body)) {
+    return { ...head(answer), body: body.success }
   }
-  return { ...head(answer), body: body.success }
+  if (untyped) {
+    return { ...head(answer), body: text }
+  }
+  return yield* new KubernetesBodyError({
+    status: answer.status,
+    message: `the answer (${answer.status}) is not JSON: ${shorten(text)}`
+  })
 })
 
 // `Stream.timeoutOrElse` asks the wall clock, which may jump: here each read has a limit of its own. Text is decoded
@@ -357,13 +361,14 @@ const readLines = (
         onSuccess: Effect.succeed,
         onFailure: () =>
           Effect.fail(
-            new KubernetesBodyError({ status: answer.status, message: `a line is no JSON: ${shorten(line)}` })
+            new KubernetesBodyError({ status: answer.status, message: `a line is not JSON: ${shorten(line)}` })
           )
       })
     )
   )
 
 const Status = Schema.Struct({
+  kind: Schema.optional(Schema.String),
   message: Schema.optional(Schema.String),
   reason: Schema.optional(Schema.String),
   details: Schema.optional(Schema.Unknown)
@@ -376,20 +381,22 @@ const toStatusError = (
   text: string,
   progress: Transport.Progress
 ): KubernetesStatusError => {
-  const { details, message, reason } = Option.getOrElse(parseStatus(text), (): typeof Status.Type => ({}))
+  const { details, kind, message, reason } = Option.getOrElse(parseStatus(text), (): typeof Status.Type => ({}))
   const seconds = Number.parseInt(answer.headers["retry-after"] ?? "", 10)
+  const fromApiServer = kind === "Status"
   return new KubernetesStatusError({
     status: answer.status,
-    message: message?.trim() || shorten(text) || "no message",
+    message: (fromApiServer ? message?.trim() : shorten(message ?? "")) || shorten(text) || "no message",
     ...(reason !== undefined && { reason }),
     ...(details !== undefined && { details }),
     ...(seconds >= 0 && { retryAfter: Duration.seconds(seconds) }),
-    outcomeUnknown: Transport.outcomeUnknown(progress)
+    fromApiServer,
+    outcomeUnknown: !(fromApiServer && answer.status < 500) && Transport.outcomeUnknown(progress)
   })
 }
 
 const shorten = (text: string): string => {
-  const line = text.trim()
+  const line = text.trim().replace(/\s+/g, " ")
   return line.length > 300 ? `${line.slice(0, 300)}…` : line
 }
 

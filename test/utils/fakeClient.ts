@@ -11,8 +11,8 @@ export interface Request {
   readonly body: any
 }
 
-export const status = (code: number, message = "no") =>
-  new KubernetesError.KubernetesStatusError({ status: code, message, outcomeUnknown: code >= 500 })
+export const status = (code: number, message = "no", fromApiServer = true) =>
+  new KubernetesError.KubernetesStatusError({ status: code, message, fromApiServer, outcomeUnknown: code >= 500 })
 
 export const unreachable = new KubernetesError.KubernetesConnectionError({
   message: "connect ECONNREFUSED",
