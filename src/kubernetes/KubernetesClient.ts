@@ -144,8 +144,11 @@ export class KubernetesClient extends Context.Service<KubernetesClient, {
   /** The API server's URL, without a slash at its end. */
   readonly server: string
 
-  /** The namespace of the service account, or of the kubeconfig's context; `undefined` where that has none. */
+  /** The namespace of the service account, or of the kubeconfig's context, which is `default` where that has none. */
   readonly namespace: string | undefined
+
+  /** Where the credentials come from; see `LeaderElectionConfig.CredentialsOrigin`. */
+  readonly origin: "pod" | "given" | "found"
 
   /** Sends a request. Fails with {@link KubernetesError} for anything but a complete 2xx response. */
   readonly request: (request: KubernetesRequest) => Effect.Effect<KubernetesResponse, KubernetesError>
@@ -186,7 +189,7 @@ const verbs: Record<KubernetesRequest["method"], string> = {
 }
 
 const make = Effect.fnUntraced(function*(
-  target: ServiceAccount.Target,
+  target: ServiceAccount.Target & Pick<KubernetesClient["Service"], "origin">,
   limits: TimeLimits | undefined
 ) {
   const server = target.server.replace(/\/+$/, "")
@@ -280,6 +283,7 @@ const make = Effect.fnUntraced(function*(
   return KubernetesClient.of({
     server,
     namespace: target.namespace,
+    origin: target.origin,
     request: Effect.fn("KubernetesClient.request")(
       function*(request) {
         yield* Effect.annotateCurrentSpan({ method: request.method, path: request.path })
@@ -436,26 +440,25 @@ const makeInCluster = Effect.fnUntraced(function*(
     port: yield* environment("KUBERNETES_SERVICE_PORT"),
     directory: options?.directory ?? ServiceAccount.defaultDirectory
   })
-  return yield* make(target, options)
+  return yield* make({ ...target, origin: "pod" }, options)
 })
 
 const makeKubeconfig = Effect.fnUntraced(function*(
   options?: TimeLimits & { readonly file?: string | undefined; readonly context?: string | undefined }
 ) {
-  const { context } = options ?? {}
-  if (options?.file !== undefined) {
-    return yield* make(yield* Kubeconfig.make({ files: [options.file], source: options.file, context }), options)
+  const { context, file } = options ?? {}
+  const connect = (files: ReadonlyArray<string>, source: string, origin: "given" | "found") =>
+    Effect.flatMap(Kubeconfig.make({ files, source, context }), (target) => make({ ...target, origin }, options))
+  if (file !== undefined) {
+    return yield* connect([file], file, "given")
   }
   const variable = yield* environment("KUBECONFIG")
   const files = variable?.split(delimiter).filter((file) => file !== "") ?? []
   if (files.length > 0) {
-    return yield* make(yield* Kubeconfig.make({ files, source: `KUBECONFIG=${variable}`, context }), options)
+    return yield* connect(files, `KUBECONFIG=${variable}`, "given")
   }
-  const file = join((yield* environment("HOME")) ?? homedir(), ".kube", "config")
-  return yield* make(
-    yield* Kubeconfig.make({ files: [file], source: "KUBECONFIG is not set", context }),
-    options
-  )
+  const home = join((yield* environment("HOME")) ?? homedir(), ".kube", "config")
+  return yield* connect([home], "KUBECONFIG is not set", context === undefined ? "found" : "given")
 })
 
 /**
@@ -499,22 +502,29 @@ export const layerKubeconfig = (
 ): Layer.Layer<KubernetesClient, KubernetesConfigError> => Layer.effect(KubernetesClient, makeKubeconfig(options))
 
 /**
- * {@link layerInCluster} where `KUBERNETES_SERVICE_HOST` is set, else
- * {@link layerKubeconfig}. Fails where there is neither: nothing is assumed.
+ * What there is, in the order of client-go's controllers: {@link layerKubeconfig}
+ * where `KUBECONFIG` is set, {@link layerInCluster} where
+ * `KUBERNETES_SERVICE_HOST` is, else the kubeconfig in the home directory. Fails
+ * where there is neither: nothing is assumed.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layer: Layer.Layer<KubernetesClient, KubernetesConfigError> = Layer.effect(
   KubernetesClient,
-  Effect.flatMap(environment("KUBERNETES_SERVICE_HOST"), (host) =>
-    host === undefined
-      ? Effect.mapError(makeKubeconfig(), (error) =>
-        new KubernetesConfigError({
+  Effect.gen(function*() {
+    const host = yield* environment("KUBERNETES_SERVICE_HOST")
+    if (host !== undefined && (yield* environment("KUBECONFIG")) === undefined) {
+      return yield* makeInCluster()
+    }
+    return yield* Effect.mapError(makeKubeconfig(), (error) =>
+      host !== undefined
+        ? error
+        : new KubernetesConfigError({
           message: `${error.message} (KUBERNETES_SERVICE_HOST is not set either, so this is no Pod of a cluster)`,
           cause: error
         }))
-      : makeInCluster())
+  })
 )
 
 /**
@@ -562,6 +572,9 @@ export const layerServer = (
         get: Effect.succeed(credentials),
         renew: () => Effect.succeed(credentials)
       }
-      return make({ server: options.server, namespace: options.namespace, credentials: source }, options)
+      return make(
+        { server: options.server, namespace: options.namespace, credentials: source, origin: "given" },
+        options
+      )
     })
   )

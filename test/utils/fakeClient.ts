@@ -35,6 +35,7 @@ export const makeClient = (): FakeClient => {
     layer: Layer.succeed(KubernetesClient.KubernetesClient, {
       server: "fake",
       namespace: undefined,
+      origin: "pod",
       stream: () => Effect.die(new Error("no streams here")),
       request: ({ body, method, path }) =>
         Effect.suspend(() => {
