@@ -53,7 +53,7 @@ const candidate = (kind: Kind, role: Role, site: Site, candidate: Candidate): Wa
   close: () => candidate.process.close()
 })
 
-/** `leader-election run`, or the README's program, as if in a Pod. */
+/** `effect-kubernetes-leader-election run`, or the README's program, as if in a Pod. */
 const startInPod = async (lab: Lab, site: Site, role: Role, args: ReadonlyArray<string>): Promise<JsonLinesProcess> =>
   JsonLinesProcess.start({ ...(await asInPod(lab, site, { identity: role, user: role }, args)), name: args.join(" ") })
 
@@ -148,7 +148,7 @@ export interface Start {
   readonly takesPart: Record<Kind, Array<number>>
   /** Milliseconds that loading takes. */
   readonly load: Record<"library" | "codedependant", Array<number>>
-  /** KiB of JavaScript that `leader-election run` loads. */
+  /** KiB of JavaScript that `effect-kubernetes-leader-election run` loads. */
   readonly bundleKiB: number
 }
 

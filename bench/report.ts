@@ -189,7 +189,7 @@ if (atRest !== undefined) {
   )
   row("CPU of a leader, per minute", "", undefined, ...of("leader", "cpuMillisPerMinute", "ms"))
   row(
-    "memory (RSS) of an idle follower; ours is `leader-election run`",
+    "memory (RSS) of an idle follower; ours is `effect-kubernetes-leader-election run`",
     "≤ 80 MiB",
     median(ours("follower").rssMiB) <= 80,
     ...of("follower", "rssMiB", "MiB")
@@ -225,7 +225,7 @@ if (atRest !== undefined) {
 if (start !== undefined) {
   const { load, takesPart } = start.result
   row(
-    "process start until it takes part; ours is `leader-election run`",
+    "process start until it takes part; ours is `effect-kubernetes-leader-election run`",
     "≤ 300 ms",
     median(takesPart.ours) <= 300,
     ...byKind((kind) => cell(takesPart[kind], milliseconds))

@@ -110,7 +110,7 @@ export const versions = async (cluster: KubeCluster): Promise<Record<string, str
 
 // --- Clocks: one for all processes of this machine ---
 
-/** Monotonic milliseconds: the clock of `mono` in a line of `leader-election candidate`. */
+/** Monotonic milliseconds: the clock of `mono` in a line of `effect-kubernetes-leader-election candidate`. */
 export const mono = (): number => Number(process.hrtime.bigint()) / 1e6
 
 const monoOfWall = mono() - (performance.timeOrigin + performance.now())

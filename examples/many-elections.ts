@@ -12,7 +12,7 @@
  *
  * Who comes first gets a tenant, and keeps it for life: after a rollout one
  * replica may serve them all. To move one, ask its leader to step down:
- * `npx leader-election step-down tenant-red`.
+ * `npx effect-kubernetes-leader-election step-down tenant-red`.
  *
  * Start it in two terminals, and stop one. The Role (or your kubeconfig) needs
  * the verbs create, get, patch and watch on all Leases of the namespace.

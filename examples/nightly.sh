@@ -2,7 +2,7 @@
 # A shell script that only the leader runs: every night it writes one report, whoever leads then.
 #
 # It shows
-# - `leader-election run`: the script starts when this replica leads, and knows nothing of Kubernetes;
+# - `effect-kubernetes-leader-election run`: the script starts when this replica leads, and knows nothing of Kubernetes;
 # - the fencing token, in LEADER_ELECTION_FENCING_TOKEN: the folder with the reports remembers the greatest one, and a
 #   script of an earlier term publishes nothing any more;
 # - SIGTERM: a report that was begun is finished, and then the script ends; `run` releases the Lease after it, so that
@@ -10,12 +10,12 @@
 #
 # Start it in two terminals (here a report every 10 seconds), and stop the one that writes:
 #
-#     PERIOD=10 npx leader-election run --name nightly -- ./nightly.sh
+#     PERIOD=10 npx effect-kubernetes-leader-election run --name nightly -- ./nightly.sh
 #
 # Needs flock (util-linux or busybox), and for REPORTS a file system that all replicas share and that knows locks.
 set -eu
 
-token=${LEADER_ELECTION_FENCING_TOKEN:?"is not set: start this with leader-election run --name nightly -- $0"}
+token=${LEADER_ELECTION_FENCING_TOKEN:?"is not set: start this with effect-kubernetes-leader-election run --name nightly -- $0"}
 reports=${REPORTS:-reports}
 period=${PERIOD:-86400}
 mkdir -p "$reports"

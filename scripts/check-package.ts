@@ -111,9 +111,11 @@ try {
 
       run(node, ["node_modules/typescript/bin/tsc", "-p", "."], project)
 
-      const printed = run(node, ["node_modules/.bin/leader-election", "--version"], project).trim()
+      const printed = run(node, ["node_modules/.bin/effect-kubernetes-leader-election", "--version"], project).trim()
       if (!printed.includes(packageJson.version)) {
-        throw new Error(`leader-election --version printed "${printed}" and not ${packageJson.version}`)
+        throw new Error(
+          `effect-kubernetes-leader-election --version printed "${printed}" and not ${packageJson.version}`
+        )
       }
 
       const options = { cwd: project, stdio: ["ignore", "pipe", "pipe"] as const }

@@ -1,6 +1,6 @@
 /**
  * Many elections in one process, by `KubernetesLeaderElections.layer`. Tells of
- * each term, as `leader-election candidate` does, and of itself after SIGUSR2.
+ * each term, as `effect-kubernetes-leader-election candidate` does, and of itself after SIGUSR2.
  * What to do is in the JSON file that is the only argument.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"

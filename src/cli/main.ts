@@ -1,5 +1,5 @@
 /**
- * The command line: `leader-election SUBCOMMAND`.
+ * The command line: `effect-kubernetes-leader-election SUBCOMMAND`.
  *
  * Each subcommand is a module that exports its `command`. What only one of them
  * needs, and takes time to load, it imports when it is run.
@@ -24,11 +24,13 @@ import { command as doctor } from "./doctor/doctor.ts"
 import { command as manifest } from "./manifest.ts"
 import { command as candidate } from "./run/candidate.ts"
 import { command as run } from "./run/run.ts"
+import { remedy } from "./run/separator.ts"
 import { command as serve } from "./serve/serve.ts"
 import { descriptions, exitCodes, ofSignal } from "./shared/exitCodes.ts"
 import { isFailure, report } from "./shared/failure.ts"
 import * as Log from "./shared/log.ts"
 import { LogFormat } from "./shared/options.ts"
+import { programName } from "./shared/programName.ts"
 import { command as status } from "./status/status.ts"
 import { command as stepDown } from "./stepDown.ts"
 import { command as watch } from "./watch/watch.ts"
@@ -53,7 +55,7 @@ const layerLogger = Layer.unwrap(Effect.map(LogFormat, (given) => {
   return Logger.layer([Log.logger(given)])
 }))
 
-const root = Command.make("leader-election").pipe(
+const root = Command.make(programName).pipe(
   Command.withDescription(
     "Leader election on Kubernetes Leases, for any program.\n\n" +
       `Exit codes:\n${descriptions.map(([code, meaning]) => `  ${code.padEnd(8)} ${meaning}`).join("\n")}`
@@ -69,8 +71,10 @@ const layerPresenter = CliOutput.layerPresenter({
     event._tag === "InvalidInvocation"
       ? Effect.sync(() => {
         const path = event.commandPath.join(" ")
+        // An unknown option of `run` may be one of COMMAND.
+        const hint = event.commandPath.at(-1) === "run" && !process.argv.includes("--") ? `; ${remedy}` : ""
         for (const error of event.errors) {
-          Log.writeLine(`${path}: ${error.message.replace(/\s*\n\s*/g, " ")} (see ${path} --help)`)
+          Log.writeLine(`${path}: ${error.message.replace(/\s*\n\s*/g, " ")}${hint} (see ${path} --help)`)
         }
       })
       : CliOutput.defaultPresenter.present(event)
@@ -95,7 +99,7 @@ const conclude = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
 const tell = (message: string): Effect.Effect<void> =>
   Effect.suspend(() =>
     format === "text"
-      ? Effect.sync(() => Log.writeLine(`leader-election: ${message}`))
+      ? Effect.sync(() => Log.writeLine(`${programName}: ${message}`))
       : Effect.provide(Effect.logError(message), Logger.layer([Log.logger(format)]))
   )
 
@@ -109,7 +113,7 @@ const program = Command.run(root, { version: packageJson.version }).pipe(
   ])
 )
 
-// A pipe that nobody reads any more: `leader-election status | head -1`.
+// A pipe that nobody reads any more: `effect-kubernetes-leader-election status | head -1`.
 process.stdout.on("error", () => process.exit(exitCodes.failure))
 
 // A command that listens to a signal itself has taken it over from here: it ends when it sees fit.

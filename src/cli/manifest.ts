@@ -1,5 +1,5 @@
 /**
- * `leader-election manifest`: what a service that elects its leader needs in
+ * `effect-kubernetes-leader-election manifest`: what a service that elects its leader needs in
  * its cluster.
  *
  * @internal
@@ -206,12 +206,13 @@ export const command = Command.make(
   ),
   Command.withExamples([
     {
-      command: "leader-election manifest --name invoices --image registry.example.com/invoices:1 | kubectl apply -f -",
+      command:
+        "effect-kubernetes-leader-election manifest --name invoices --image registry.example.com/invoices:1 | kubectl apply -f -",
       description: "Into the namespace default"
     },
     {
       command:
-        "leader-election manifest --name invoices --image invoices:1 --namespace billing --replicas 3 --no-watch",
+        "effect-kubernetes-leader-election manifest --name invoices --image invoices:1 --namespace billing --replicas 3 --no-watch",
       description: "Without the right to watch"
     }
   ])

@@ -1,5 +1,5 @@
 /**
- * `leader-election step-down`: asks the leader to give up its term in good
+ * `effect-kubernetes-leader-election step-down`: asks the leader to give up its term in good
  * order, for drills and maintenance.
  *
  * @internal
@@ -131,9 +131,9 @@ export const command = Command.make(
       "until another leads, or one leaseDuration has passed. Needs the rights to get and patch the Lease."
   ),
   Command.withExamples([
-    { command: "leader-election step-down my-service", description: "Hand over to another replica" },
+    { command: "effect-kubernetes-leader-election step-down my-service", description: "Hand over to another replica" },
     {
-      command: "leader-election step-down my-service --namespace jobs --context staging",
+      command: "effect-kubernetes-leader-election step-down my-service --namespace jobs --context staging",
       description: "In another cluster and namespace"
     }
   ])

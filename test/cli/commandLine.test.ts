@@ -43,15 +43,31 @@ describe("bad usage", () => {
       assert.strictEqual(code, 2)
       assert.strictEqual(stdout, "")
       assert.match(stderr, message)
-      assert.match(stderr, /^leader-election.*\(see leader-election.* --help\)\n$/)
+      assert.match(stderr, /^effect-kubernetes-leader-election.*\(see effect-kubernetes-leader-election.* --help\)\n$/)
     }, limit)
   }
+
+  const unseparated: ReadonlyArray<ReadonlyArray<string>> = [
+    ["--name", "a", "prog", "--namespace", "elsewhere"],
+    ["--name", "a", "prog"],
+    ["prog", "--namespace", "elsewhere", "--", "true"],
+    ["--name", "a", "prog", "--frobnicate"],
+    ["--name", "a", "prog", "-x"]
+  ]
+  it.each(unseparated)("run %s %s %s %s: refused, with the right form", async (...args) => {
+    const { code, stderr } = await finish(["run", ...args.filter((arg) => arg !== undefined)])
+    assert.strictEqual(code, 2)
+    assert.match(stderr, /^effect-kubernetes-leader-election.*run \[OPTIONS\] -- COMMAND \[ARGUMENTS\].*\n$/)
+  }, limit)
 
   it("tells all problems of the settings at once", async () => {
     const args = ["run", "--name", "A", "--lease-duration", "1500ms", "--kubeconfig", await kubeconfigOf("http://x")]
     const { code, stderr } = await finish([...args, "--", "true"])
     assert.strictEqual(code, 2)
-    assert.match(stderr, /^leader-election: invalid settings:\n {2}- name .*\n {2}- leaseDuration .*\n$/)
+    assert.match(
+      stderr,
+      /^effect-kubernetes-leader-election: invalid settings:\n {2}- name .*\n {2}- leaseDuration .*\n$/
+    )
   }, limit)
 })
 
@@ -77,20 +93,20 @@ describe("what cannot work", () => {
     ]
     for (const [command, code, message] of cases) {
       const ended = await finish(["run", "--name", "a", "--", command])
-      assert.deepStrictEqual(ended, { code, stdout: "", stderr: `leader-election: ${message}\n` })
+      assert.deepStrictEqual(ended, { code, stdout: "", stderr: `effect-kubernetes-leader-election: ${message}\n` })
     }
   }, limit)
 
   it("names what is missing where there is no cluster", async () => {
     const { code, stderr } = await finish(["run", "--name", "a", "--", "true"])
     assert.strictEqual(code, exitCodes.configuration)
-    assert.match(stderr, /^leader-election: .*KUBECONFIG.*\n$/)
+    assert.match(stderr, /^effect-kubernetes-leader-election: .*KUBECONFIG.*\n$/)
   }, limit)
 
   it("names what cannot be reached", async () => {
     const { code, stderr } = await finish(["step-down", "a", "--kubeconfig", await kubeconfigOf("http://127.0.0.1:1")])
     assert.strictEqual(code, exitCodes.unavailable)
-    assert.match(stderr, /^leader-election: get lease default\/a: .*ECONNREFUSED.*\n$/)
+    assert.match(stderr, /^effect-kubernetes-leader-election: get lease default\/a: .*ECONNREFUSED.*\n$/)
   }, limit)
 
   it("is one JSON object with --log json", async () => {
@@ -112,7 +128,7 @@ describe("help", () => {
     const run = await finish(["run", "--help"])
     assert.strictEqual(run.code, 0)
     assert.include(run.stdout, "EXAMPLES")
-    assert.include(run.stdout, "leader-election run --name my-job -- node worker.js")
+    assert.include(run.stdout, "effect-kubernetes-leader-election run --name my-job -- node worker.js")
   }, limit)
 
   it("agrees with the documentation", async () => {
@@ -131,7 +147,7 @@ describe("help", () => {
   }, limit)
 
   it("has the version, and completions for the shells", async () => {
-    assert.match((await finish(["--version"])).stdout, /^leader-election v\d+\.\d+\.\d+\n$/)
+    assert.match((await finish(["--version"])).stdout, /^effect-kubernetes-leader-election v\d+\.\d+\.\d+\n$/)
     for (const shell of ["bash", "zsh", "fish"]) {
       const { code, stdout } = await finish(["--completions", shell])
       assert.strictEqual(code, 0)
@@ -186,7 +202,7 @@ describe("run on the local API server", () => {
       const args = ["run", "--kubeconfig", kubeconfig, "--name", "a", "--new-lease", "lead", "--", script]
       const { code, stderr } = yield* Effect.promise(() => finish(args))
       assert.strictEqual(code, exitCodes.notFound)
-      assert.include(stderr, `leader-election: cannot run ${script}: it is gone, or the interpreter`)
+      assert.include(stderr, `effect-kubernetes-leader-election: cannot run ${script}: it is gone, or the interpreter`)
       assert.match(stderr, /Released the Lease/)
     }), limit)
 })

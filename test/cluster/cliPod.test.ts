@@ -1,5 +1,5 @@
 /**
- * `leader-election run` in a Pod, or what looks like one: the service account's files where Kubernetes mounts them, the
+ * `effect-kubernetes-leader-election run` in a Pod, or what looks like one: the service account's files where Kubernetes mounts them, the
  * Pod's variables, and the rights that the Ruby gem `kubernetes_leader_election` has.
  */
 import { assert, describe, it } from "@effect/vitest"

@@ -1,5 +1,5 @@
 /**
- * `leader-election run` on a real API server, as the executable that users have.
+ * `effect-kubernetes-leader-election run` on a real API server, as the executable that users have.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { setTimeout as sleep } from "node:timers/promises"

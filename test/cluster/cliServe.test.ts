@@ -1,5 +1,5 @@
 /**
- * `leader-election serve` and `step-down` on a real API server, as the executable that users have.
+ * `effect-kubernetes-leader-election serve` and `step-down` on a real API server, as the executable that users have.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -127,7 +127,10 @@ describe("serve", () => {
     const port = new URL(one.url).port
     const other = trial.cli(["serve", "--kubeconfig", trial.kubeconfig, "--name", "other", "--port", port])
     assert.strictEqual((await other.exit).code, 1)
-    assert.match(other.stderr, /^leader-election: cannot listen on port \d+ of 127\.0\.0\.1: .*EADDRINUSE.*\n$/)
+    assert.match(
+      other.stderr,
+      /^effect-kubernetes-leader-election: cannot listen on port \d+ of 127\.0\.0\.1: .*EADDRINUSE.*\n$/
+    )
   })
 })
 
@@ -198,30 +201,37 @@ describe("step-down", () => {
     const { admin } = trial.cluster
     const missing = stepDown(trial)
     assert.strictEqual((await missing.exit).code, 1)
-    assert.match(missing.stderr, /^leader-election: there is no Lease .*\/job, so nobody leads\n$/)
+    assert.match(missing.stderr, /^effect-kubernetes-leader-election: there is no Lease .*\/job, so nobody leads\n$/)
 
     await admin.createLease(trial.namespace, leaseName, { holderIdentity: "controller-1", leaseDurationSeconds: 15 })
     const foreign = stepDown(trial)
     assert.strictEqual((await foreign.exit).code, 1)
-    assert.match(foreign.stderr, /^leader-election: controller-1 holds the Lease .*not one of ours.*\n$/)
+    assert.match(
+      foreign.stderr,
+      /^effect-kubernetes-leader-election: controller-1 holds the Lease .*not one of ours.*\n$/
+    )
 
     await admin.patchLease(trial.namespace, leaseName, { spec: { holderIdentity: "" } })
     const free = stepDown(trial)
     assert.strictEqual((await free.exit).code, 1)
-    assert.match(free.stderr, /^leader-election: nobody holds the Lease .*\n$/)
+    assert.match(free.stderr, /^effect-kubernetes-leader-election: nobody holds the Lease .*\n$/)
 
     // One of ours that is gone.
     const metadata = { annotations: { "effect-kubernetes-leader-election/instance": "x" } }
     await admin.patchLease(trial.namespace, leaseName, { spec: { holderIdentity: "gone" }, metadata })
     const gone = stepDown(trial, "--timeout", "1s")
     assert.strictEqual((await gone.exit).code, 1)
-    assert.match(gone.stderr, /^leader-election: gone was asked to step down, but still holds .* after 1s: .*\n$/)
+    assert.match(
+      gone.stderr,
+      /^effect-kubernetes-leader-election: gone was asked to step down, but still holds .* after 1s: .*\n$/
+    )
 
     await admin.deleteRoleBinding(trial.namespace, "candidate", "candidate")
     await eventually("the right is gone", async () => {
       const refused = stepDown(trial)
       const { code } = await refused.exit
-      return code === 77 && /^leader-election: get lease .*forbidden.*\n.*lacks this rule/.test(refused.stderr)
+      return code === 77 &&
+        /^effect-kubernetes-leader-election: get lease .*forbidden.*\n.*lacks this rule/.test(refused.stderr)
     })
   })
 })

@@ -1,5 +1,5 @@
 /**
- * `leader-election demo --kubeconfig` on a real API server.
+ * `effect-kubernetes-leader-election demo --kubeconfig` on a real API server.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { afterAll, beforeAll } from "vitest"

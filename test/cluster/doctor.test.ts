@@ -1,5 +1,5 @@
 /**
- * `leader-election doctor` under the rights that a candidate has, and under less.
+ * `effect-kubernetes-leader-election doctor` under the rights that a candidate has, and under less.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { afterAll, beforeAll } from "vitest"

@@ -1,5 +1,5 @@
 /**
- * `leader-election manifest`: what it prints, applied to a real API server, is all that an election needs.
+ * `effect-kubernetes-leader-election manifest`: what it prints, applied to a real API server, is all that an election needs.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { afterAll, beforeAll } from "vitest"

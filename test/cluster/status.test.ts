@@ -1,5 +1,5 @@
 /**
- * `leader-election status` and `leader-election watch` on Leases of a real API server.
+ * `effect-kubernetes-leader-election status` and `effect-kubernetes-leader-election watch` on Leases of a real API server.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { afterAll, beforeAll } from "vitest"

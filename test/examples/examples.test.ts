@@ -238,7 +238,7 @@ describe("nightly.sh", { timeout: 60_000 }, () => {
     assert.deepStrictEqual((await readdir(reports)).filter((file) => file.startsWith("report-")), [])
     await using alone = new Running(example("nightly.sh"), [], env)
     assert.notStrictEqual((await alone.exit).code, 0)
-    assert.include(alone.stderr, "leader-election run --name nightly")
+    assert.include(alone.stderr, "effect-kubernetes-leader-election run --name nightly")
   })
 })
 

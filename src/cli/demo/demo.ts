@@ -1,5 +1,5 @@
 /**
- * `leader-election demo`: three candidates, and what can happen to a leader.
+ * `effect-kubernetes-leader-election demo`: three candidates, and what can happen to a leader.
  *
  * @internal
  */
@@ -375,7 +375,10 @@ export const command = Command.make(
       "at once"
   ),
   Command.withExamples([
-    { command: "leader-election demo", description: "Needs nothing but Node" },
-    { command: "leader-election demo --kubeconfig ~/.kube/config --namespace default", description: "On a cluster" }
+    { command: "effect-kubernetes-leader-election demo", description: "Needs nothing but Node" },
+    {
+      command: "effect-kubernetes-leader-election demo --kubeconfig ~/.kube/config --namespace default",
+      description: "On a cluster"
+    }
   ])
 )

@@ -1,5 +1,5 @@
 /**
- * What `leader-election doctor` looks at. Each check says what it has found,
+ * What `effect-kubernetes-leader-election doctor` looks at. Each check says what it has found,
  * and, where that is not in order, what to do.
  *
  * @internal
@@ -191,7 +191,7 @@ const AccessReview = Schema.Struct({ status: Schema.Struct({ allowed: Schema.Boo
 
 const rule = ({ name, namespace }: Settings, verb: string): string =>
   [
-    `Add to a Role in namespace ${namespace} (leader-election manifest prints all of it):`,
+    `Add to a Role in namespace ${namespace} (effect-kubernetes-leader-election manifest prints all of it):`,
     `  - apiGroups: ["coordination.k8s.io"]`,
     `    resources: ["leases"]`,
     `    verbs: ["${verb}"]`,
@@ -332,7 +332,7 @@ export const suspicious = (settings: Settings, record: LeaseRecord): ReadonlyArr
 const Pod = Schema.Struct({ metadata: Schema.Struct({ uid: Schema.String }) })
 
 const podRemedy =
-  "Set POD_NAME, POD_UID and POD_NAMESPACE from the downward API (leader-election manifest prints how): " +
+  "Set POD_NAME, POD_UID and POD_NAMESPACE from the downward API (effect-kubernetes-leader-election manifest prints how): " +
   "Kubernetes deletes a Lease whose owner does not exist within milliseconds."
 
 /** Whether there is a Pod of this name with this uid. */

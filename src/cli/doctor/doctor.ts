@@ -1,5 +1,5 @@
 /**
- * `leader-election doctor`: whether an election can work here, and if not, why.
+ * `effect-kubernetes-leader-election doctor`: whether an election can work here, and if not, why.
  *
  * @internal
  */
@@ -136,11 +136,11 @@ export const command = Command.make(
   ),
   Command.withExamples([
     {
-      command: "leader-election doctor --name invoices",
+      command: "effect-kubernetes-leader-election doctor --name invoices",
       description: "From a workstation, with the current kubeconfig"
     },
     {
-      command: "kubectl exec deploy/invoices -- leader-election doctor",
+      command: "kubectl exec deploy/invoices -- effect-kubernetes-leader-election doctor",
       description: "With the rights and the environment of a Pod"
     }
   ])

@@ -1,6 +1,6 @@
 /**
  * What a candidate process tells, one JSON line for each change: written by
- * `leader-election candidate`, read by the demo, the fault tests and the
+ * `effect-kubernetes-leader-election candidate`, read by the demo, the fault tests and the
  * benchmarks.
  *
  * @internal

@@ -1,5 +1,5 @@
 /**
- * `leader-election run`: waits for leadership, then runs a command, and ends it
+ * `effect-kubernetes-leader-election run`: waits for leadership, then runs a command, and ends it
  * before another can lead.
  *
  * @internal
@@ -14,16 +14,18 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Stdio from "effect/Stdio"
 import { fromNanos } from "../../internal/duration.ts"
 import { programDeadline } from "../../internal/protocol/timing.ts"
 import { LeaderElection, whileLeadingForever } from "../../LeaderElection.ts"
 import * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
 import { Leadership } from "../../Leadership.ts"
-import { ofSignal } from "../shared/exitCodes.ts"
+import { exitCodes, ofSignal } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
 import * as Options from "../shared/options.ts"
 import * as Child from "./child.ts"
 import * as Guard from "./guard.ts"
+import * as Separator from "./separator.ts"
 
 // -----------------------------------------------------------------------------
 // Signals
@@ -241,7 +243,7 @@ export const command = Command.make(
   {
     command: Argument.String("COMMAND").pipe(
       Argument.variadic({ min: 1 }),
-      Argument.withDescription("What to run, with its arguments; write -- before it")
+      Argument.withDescription("What to run, with its arguments, after --")
     ),
     ...Options.settings,
     again: Flag.Boolean("again").pipe(
@@ -262,6 +264,12 @@ export const command = Command.make(
     ...Options.connection
   },
   Effect.fnUntraced(function*({ again, command, killAfter, metricsPort, statsd, ...options }) {
+    if (!Separator.isBefore(yield* Stdio.Stdio.use((stdio) => stdio.args), command)) {
+      return yield* new CommandFailure({
+        message: `run: options of ${command[0]} could be taken for options of run; ${Separator.remedy}`,
+        exitCode: exitCodes.usage
+      })
+    }
     const [name = "", ...args] = command
     const signals = yield* listen
     yield* Child.check(name, process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin")
@@ -282,13 +290,16 @@ export const command = Command.make(
       "can take the Lease; run ends with 75. So they do when run itself is killed, stopped, or hangs."
   ),
   Command.withExamples([
-    { command: "leader-election run --name my-job -- node worker.js", description: "In one replica at a time" },
     {
-      command: "leader-election run --name my-job --lease-duration 30s --again -- ./sync.sh --all",
+      command: "effect-kubernetes-leader-election run --name my-job -- node worker.js",
+      description: "In one replica at a time"
+    },
+    {
+      command: "effect-kubernetes-leader-election run --name my-job --lease-duration 30s --again -- ./sync.sh --all",
       description: "Forever, also after a loss of leadership"
     },
     {
-      command: "leader-election run --name drill --kubeconfig ~/.kube/config --context staging -- sh",
+      command: "effect-kubernetes-leader-election run --name drill --kubeconfig ~/.kube/config --context staging -- sh",
       description: "From outside of the cluster"
     }
   ])

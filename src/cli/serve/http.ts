@@ -1,5 +1,5 @@
 /**
- * The HTTP server of `leader-election serve`.
+ * The HTTP server of `effect-kubernetes-leader-election serve`.
  *
  * @internal
  */

@@ -1,5 +1,5 @@
 /**
- * `leader-election serve`: takes part in the election, and tells by HTTP who
+ * `effect-kubernetes-leader-election serve`: takes part in the election, and tells by HTTP who
  * leads: for programs beside it that ask instead of being started by it.
  *
  * @internal
@@ -42,7 +42,7 @@ export const command = Command.make(
       "503 at once, and gives the Lease away when the last validity that it told has run out."
   ),
   Command.withExamples([
-    { command: "leader-election serve --name my-service", description: "Listen on 127.0.0.1:4040" },
+    { command: "effect-kubernetes-leader-election serve --name my-service", description: "Listen on 127.0.0.1:4040" },
     { command: "curl -fsS http://127.0.0.1:4040/leader", description: "Fails unless this Pod leads" },
     { command: "curl -N http://127.0.0.1:4040/changes", description: "Each change, as it happens" }
   ])

@@ -36,7 +36,7 @@ export const descriptions: ReadonlyArray<readonly [code: string, meaning: string
   ["1", "what was asked for did not happen, or what was checked is not in order"],
   ["2", "a bad flag or argument; settings that are missing or contradict each other"],
   ["69", "the API server cannot be reached, or does not answer in time"],
-  ["70", "a defect of leader-election itself"],
+  ["70", "a defect of effect-kubernetes-leader-election itself"],
   ["75", "run: leadership was lost, and COMMAND was ended"],
   ["77", "a right is missing, or the API server refuses the request"],
   ["78", "no way to reach a cluster is configured, or two processes share one identity"],

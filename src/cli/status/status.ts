@@ -1,5 +1,5 @@
 /**
- * `leader-election status`: Leases as they are now.
+ * `effect-kubernetes-leader-election status`: Leases as they are now.
  *
  * @internal
  */
@@ -71,7 +71,7 @@ const listRefused = (error: KubernetesError, namespace: string | undefined): Com
     message: `${describe(error.reason)}; the verb list on leases is needed ` +
       (namespace === undefined
         ? "in all namespaces (a ClusterRole); without it, leave out -A"
-        : `in namespace ${namespace}; without it, name the Leases: leader-election status NAME`)
+        : `in namespace ${namespace}; without it, name the Leases: effect-kubernetes-leader-election status NAME`)
   })
 
 /** One Lease by its name; `undefined` where there is none. */
@@ -159,8 +159,8 @@ export const command = Command.make(
       "list them."
   ),
   Command.withExamples([
-    { command: "leader-election status", description: "All Leases of the namespace" },
-    { command: "leader-election status my-service -o json", description: "One Lease, for a program" },
-    { command: "leader-election status -A --context staging", description: "All Leases of a cluster" }
+    { command: "effect-kubernetes-leader-election status", description: "All Leases of the namespace" },
+    { command: "effect-kubernetes-leader-election status my-service -o json", description: "One Lease, for a program" },
+    { command: "effect-kubernetes-leader-election status -A --context staging", description: "All Leases of a cluster" }
   ])
 )

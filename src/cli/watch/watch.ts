@@ -1,5 +1,5 @@
 /**
- * `leader-election watch`: who holds a Lease, while it happens.
+ * `effect-kubernetes-leader-election watch`: who holds a Lease, while it happens.
  *
  * @internal
  */
@@ -175,9 +175,12 @@ export const command = Command.make(
       "Ctrl-C. Needs the rights to get and watch the Lease; without watch it looks every second."
   ),
   Command.withExamples([
-    { command: "leader-election watch my-service", description: "On a terminal: a row for each holder" },
     {
-      command: "leader-election watch my-service | tee handovers.log",
+      command: "effect-kubernetes-leader-election watch my-service",
+      description: "On a terminal: a row for each holder"
+    },
+    {
+      command: "effect-kubernetes-leader-election watch my-service | tee handovers.log",
       description: "In a pipe: a line for each change"
     }
   ])

@@ -1,5 +1,5 @@
 /**
- * The program of `leader-election candidate` in a Pod that is none: the service account's files are where
+ * The program of `effect-kubernetes-leader-election candidate` in a Pod that is none: the service account's files are where
  * SERVICE_ACCOUNT_DIRECTORY says. Without it, the credentials are those of the kubeconfig.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"

@@ -1,6 +1,6 @@
 /**
  * One candidate for each of many Leases, in one process: for races that have to be run hundreds of times. What each
- * tells is a JSON line, as of `leader-election candidate`, with the Lease's name; and how its attempts to take the
+ * tells is a JSON line, as of `effect-kubernetes-leader-election candidate`, with the Lease's name; and how its attempts to take the
  * Lease ended. What to do is in the JSON file that is the only argument.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
