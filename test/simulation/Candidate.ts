@@ -45,6 +45,8 @@ export interface CandidateOptions {
   readonly settings: Omit<Settings, "identity" | "pod" | "watch">
   /** Whether its Lease names its Pod as owner. */
   readonly owned: boolean
+  /** Runs in this candidate's Pod, as a second container there under a name of its own. */
+  readonly podOf: Candidate | undefined
   readonly program: ProgramOptions
 }
 
@@ -79,7 +81,7 @@ export class Candidate {
   }
 
   get podKey(): LeaseKey {
-    return { namespace: this.options.settings.namespace, name: `pod-${this.name}` }
+    return this.options.podOf?.podKey ?? { namespace: this.options.settings.namespace, name: `pod-${this.name}` }
   }
 
   get alive(): boolean {
@@ -113,7 +115,7 @@ export class Candidate {
 
   private launch(): Incarnation {
     const { cluster, monitor, weather, world } = this.simulation
-    const identity = `${this.podKey.name}_${this.podUid.slice(-4)}`
+    const identity = `${this.podKey.name}_${this.podUid.slice(-4)}${this.options.podOf === undefined ? "" : this.name}`
     this.starts++
     const process = new Process(world, {
       name: `${this.name}${this.starts}`,
@@ -138,6 +140,7 @@ export class Candidate {
       main: undefined,
       terminating: false
     }
+    monitor.onStart(incarnation)
     weather.connect(incarnation)
     const settings: Settings = {
       ...this.options.settings,
@@ -145,7 +148,7 @@ export class Candidate {
       pod: this.options.owned ? { name: this.podKey.name, uid: this.podUid } : undefined,
       watch: this.options.watch
     }
-    const context = contextOf(process, this.options.witness).pipe(
+    const context = contextOf(process, this.options.witness, this.simulation.profile.loggerThrows).pipe(
       Context.add(LeaderElectionConfig, settings),
       Context.add(LeaseStore, bridge(this.simulation, incarnation, faults.store)),
       Context.add(LeaderElection.ProcessElections, new Set<string>())
@@ -171,7 +174,7 @@ export class Candidate {
         )
         this.kill(incarnation)
         if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
-          this.simulation.onFailure(incarnation)
+          this.simulation.onFailure(incarnation, exit.cause)
         }
       }
     })
@@ -206,9 +209,12 @@ export class Candidate {
     const { simulation } = this
     const { monitor } = simulation
     const { dice } = process
+    const confirms = 0.85 + simulation.profile.confirms
+    // With a lease of an hour nobody needs to look so often.
+    const pace = Math.max(1, simulation.timing.leaseDuration / (60 * second))
     return Effect.gen(function*() {
       while (process.monotonic() < end || simulation.isCalm) {
-        yield* Effect.sleep(Math.ceil(dice.scale(20, 2500)))
+        yield* Effect.sleep(Math.ceil(dice.scale(20, 2500) * pace))
         const roll = dice.next()
         if (roll < 0.5) {
           monitor.step(term, false)
@@ -218,7 +224,7 @@ export class Candidate {
             yield* Effect.never
           }
           monitor.step(term, true)
-        } else if (roll < 0.9) {
+        } else if (roll < confirms) {
           monitor.confirms++
           const asked = process.world.now
           if (Exit.isSuccess(yield* Effect.exit(term.leadership.confirm))) {
@@ -259,7 +265,7 @@ export class Candidate {
   }
 }
 
-const contextOf = (process: Process, witness: boolean) => {
+const contextOf = (process: Process, witness: boolean, loggerThrows: boolean) => {
   const { world } = process
   const context = makeContext(process.clock, process.tasks, process.dice).pipe(
     Context.add(Metric.MetricRegistry, new Map()),
@@ -267,15 +273,18 @@ const contextOf = (process: Process, witness: boolean) => {
     Context.add(ActiveTerms, new Set()),
     Context.add(SuspendWitness, witness ? () => BigInt(process.uptime()) : undefined)
   )
-  return world.tracing
+  return world.tracing || loggerThrows
     ? context.pipe(
       Context.add(References.MinimumLogLevel, "Info"),
       Context.add(
         Logger.CurrentLoggers,
         new Set([
-          Logger.make(({ message }) =>
+          Logger.make(({ message }) => {
             world.note(process.name, () => `  log: ${[message].flat().map(String).join(" ")}`)
-          )
+            if (loggerThrows) {
+              throw new Error("a logger that throws")
+            }
+          })
         ])
       )
     )
@@ -306,7 +315,10 @@ const bridge = (
   store: LeaseStore["Service"]
 ): LeaseStore["Service"] => {
   const { process } = incarnation
-  const { monitor, world } = simulation
+  const { monitor, weather, world } = simulation
+  // A proxy on the way that holds each write for a while, and drops what its sender has given up.
+  const held = <A, E>(request: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    weather.holdsWrites > 0 ? Effect.andThen(Effect.sleep(Duration.millis(weather.holdsWrites)), request) : request
   const call = (
     describe: () => string,
     request: Effect.Effect<LeaseResponse, LeaseError>
@@ -323,6 +335,7 @@ const bridge = (
           if (!done) {
             done = true
             world.note(process.name, () => `<- ${describe()} of ${(began / second).toFixed(3)}: ${describeExit(exit)}`)
+            monitor.onAnswer(process, exit)
             if (Exit.isSuccess(exit)) {
               monitor.onSeen(process, exit.value.lease)
             } else if (isNotFound(exit)) {
@@ -342,11 +355,11 @@ const bridge = (
     get: (key) => call(() => "get", store.get(key)),
     create: (key, write) => {
       monitor.onWrite(incarnation, undefined, write)
-      return call(() => "create", store.create(key, write))
+      return call(() => "create", held(store.create(key, write)))
     },
     patch: (key, resourceVersion, write) => {
       monitor.onWrite(incarnation, resourceVersion, write)
-      return call(() => `${describeWrite(write)} @v${resourceVersion}`, store.patch(key, resourceVersion, write))
+      return call(() => `${describeWrite(write)} @v${resourceVersion}`, held(store.patch(key, resourceVersion, write)))
     },
     changes: (key, since) =>
       Stream.unwrap(Effect.gen(function*() {

@@ -78,6 +78,14 @@ export class ClientGo {
 
   private turn(): void {
     const { cluster, timing, world } = this.simulation
+    const { observed } = this
+    if (this.simulation.wide && this.leads && observed !== undefined) {
+      // As it does: the leader writes upon what it has in its cache, and reads only where that is refused.
+      const written = this.write(observed, this.spec(observed.leaseTransitions))
+      if (written !== undefined) {
+        return this.outcome(written)
+      }
+    }
     this.request(() => {
       const lease = world.sync(cluster.lease(key))
       if (lease === undefined) {

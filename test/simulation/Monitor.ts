@@ -2,15 +2,33 @@
  * The invariants. The monitor sees everything at once, in true time: every request as it leaves its process, every
  * write as the server commits it, every term, and every step of every program. What it finds ends the run.
  */
+import * as Cause from "effect/Cause"
 import { Clock as ClockRef } from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import { LeaderElectionError } from "../../src/LeaderElectionError.ts"
 import type { Leadership } from "../../src/Leadership.ts"
+import type { LeaseError } from "../../src/LeaseError.ts"
 import { instanceAnnotation, type LeaseRecord, type LeaseWrite } from "../../src/LeaseRecord.ts"
-import { LeaseStore } from "../../src/LeaseStore.ts"
+import { type LeaseResponse, LeaseStore } from "../../src/LeaseStore.ts"
 import type { Candidate, Incarnation } from "./Candidate.ts"
 import type { Simulation } from "./Simulation.ts"
 import { format, milli, type Process, second, Violation } from "./World.ts"
+
+/** A record that one of the candidates wrote. */
+export interface Written {
+  readonly record: LeaseRecord
+  readonly process: Process
+  readonly identity: string
+}
+
+/** A patch that left its process, in a storm of requests that hang. */
+interface Patch {
+  readonly at: number
+  readonly hung: boolean
+}
 
 /** A term, as its program and the world see it. */
 export interface ObservedTerm {
@@ -35,6 +53,28 @@ export class Monitor {
   readonly terms: Array<ObservedTerm> = []
   /** Identities that two live processes have used: nothing is promised of who leads beside them. */
   readonly duplicated = new Set<string>()
+  /**
+   * Identities in whose name a complete earlier record stood in the Lease when a process of theirs started: the one
+   * forgery that nobody can tell from the truth.
+   */
+  readonly forged = new Set<string>()
+  /** What the candidates wrote, oldest first: the newest 400. */
+  readonly history: Array<Written> = []
+  /** Who wrote each instance id. */
+  private readonly authors = new Map<string, string>()
+  /** The forged record, as long as it is the stored one. */
+  private forgery: { readonly version: bigint; readonly identity: string } | undefined
+  /** What each process saw first: the version, or that there was no Lease. */
+  private readonly first = new WeakMap<Process, bigint>()
+  /** True time of the last answer to each process that was no refusal, or of its start. */
+  private readonly answered = new WeakMap<Process, number>()
+  /** When each write left its process, by its renewTime. */
+  private readonly sent = new WeakMap<Process, Map<bigint, number>>()
+  /** When the newest of a process's committed writes left it. */
+  private readonly succeeded = new WeakMap<Process, number>()
+  private readonly patches = new WeakMap<Process, Array<Patch>>()
+  /** Writes and reads of each process since it was emptied, and how many of the writes were committed. */
+  readonly traffic = new Map<Process, { writes: number; reads: number; commits: number }>()
   /** The Lease as it is stored. */
   record: LeaseRecord | undefined
   /** True times of the last write by the record's holder, and of the last change at all. */
@@ -92,7 +132,7 @@ export class Monitor {
       if (term.final) {
         this.fail("a term once over stays over", describe(term))
       }
-      if (this.duplicated.has(term.identity)) {
+      if (!this.isPromised(term)) {
         continue
       }
       if (leader !== undefined) {
@@ -100,6 +140,12 @@ export class Monitor {
       }
       leader = term
     }
+  }
+
+  /** Whether anything is promised of who leads beside this one. */
+  private isPromised(term: ObservedTerm): boolean {
+    return !this.duplicated.has(term.identity) && !this.forged.has(term.identity) &&
+      term.incarnation.candidate.options.settings.newLease === "wait"
   }
 
   /** Whether somebody leads. */
@@ -147,7 +193,7 @@ export class Monitor {
     }
     if (leadership.fencingToken > this.lastToken) {
       this.lastToken = leadership.fencingToken
-    } else if (!this.duplicated.has(identity)) {
+    } else if (!this.duplicated.has(identity) && !this.forged.has(identity)) {
       this.fail("fencing tokens grow", `${describe(term)} after ${this.lastToken}`)
     }
     this.terms.push(term)
@@ -161,6 +207,9 @@ export class Monitor {
       this.fail("no campaign while the last program runs", describe(term))
     }
     if (this.duplicated.has(other.identity) || !this.simulation.programsNeverOverlap) {
+      return
+    }
+    if (this.simulation.wide && !(this.isPromised(term) && this.isPromised(other))) {
       return
     }
     // A process that does not run cannot stop its program either.
@@ -203,6 +252,7 @@ export class Monitor {
     this.world.note(term.process.name, () => "program is closing")
     if (interrupted && !term.incarnation.terminating) {
       this.lost++
+      this.checkLoss(term)
     }
     if (interrupted && this.isValid(term)) {
       this.fail("leadership ends before its finalizers run", describe(term))
@@ -218,6 +268,108 @@ export class Monitor {
     for (let i = this.terms.length - 1; i >= 0; i--) {
       if (this.terms[i]!.process === process) {
         this.terms.splice(i, 1)
+      }
+    }
+  }
+
+  /** Where requests hang and nothing else is wrong, no term is lost but where all of them did. */
+  private checkLoss({ process }: ObservedTerm): void {
+    const { profile, timing, weather } = this.simulation
+    if (profile.theme !== "hung" || this.simulation.isCalm) {
+      return
+    }
+    const { rate } = process.options
+    const { renewInterval, requestTimeout, retryPeriod } = this.simulation.candidates[0]!.options.settings
+    const nanos = Duration.toNanosUnsafe
+    const deadline = timing.renewDeadline / rate
+    const since = this.world.now - deadline
+    const tried = (this.patches.get(process) ?? []).filter(({ at }) => at > since + 50 * milli)
+    const passed = tried.find(({ at, hung }) => !hung && at < this.world.now - weather.roundTrip - 50 * milli)
+    if (passed !== undefined) {
+      this.fail(
+        "no term is lost while requests get through",
+        `${process.name}, to which one of ${format(passed.at)} did`
+      )
+    }
+    const period = Number(retryPeriod > requestTimeout ? nanos(retryPeriod) : nanos(requestTimeout))
+    const least = Math.floor((timing.renewDeadline - Number(nanos(renewInterval))) / period) - 2
+    if (tried.length < least) {
+      this.fail("a leader keeps trying", `${process.name} tried ${tried.length} times in its last renewDeadline`)
+    }
+  }
+
+  onPatch(process: Process, hung: boolean): void {
+    const patches = this.patches.get(process) ?? []
+    patches.push({ at: this.world.now, hung })
+    if (patches.length > 2000) {
+      patches.splice(0, 1000)
+    }
+    this.patches.set(process, patches)
+  }
+
+  // --- processes --------------------------------------------------------------------------------------------------
+
+  onStart({ identity, process }: Incarnation): void {
+    this.answered.set(process, this.world.now)
+    if (this.forgery?.identity === identity) {
+      this.forged.add(identity)
+    }
+  }
+
+  /** An answer has reached this process. */
+  onAnswer(process: Process, exit: Exit.Exit<LeaseResponse, LeaseError>): void {
+    const failure = Exit.findErrorOption(exit)
+    const tag = Option.isSome(failure) ? failure.value.reason._tag : undefined
+    if (tag !== "LeaseForbidden" && tag !== "LeaseInvalid") {
+      this.answered.set(process, this.world.now)
+    }
+  }
+
+  /** The main fiber of a process has failed. */
+  onProcessEnd({ identity, process }: Incarnation, cause: Cause.Cause<unknown>): void {
+    const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+    const reason = error instanceof LeaderElectionError ? error.reason._tag : undefined
+    if (reason === "DuplicateIdentity") {
+      if (!this.duplicated.has(identity)) {
+        this.fail("only a second process ends another", `${process.name} ended: its identity is its own`)
+      }
+    } else if (reason === "LeaseRefused") {
+      const since = (this.world.now - (this.answered.get(process) ?? 0)) * process.options.rate
+      if (since < 60 * second) {
+        this.fail("nobody ends for a refusal that passes", `${process.name} after ${format(since)} s`)
+      }
+    } else {
+      this.fail("a process ends for a reason", `${process.name}: ${Cause.pretty(cause).split("\n")[0]}`)
+    }
+  }
+
+  // --- edits that name candidates -----------------------------------------------------------------------------------
+
+  /** Whether what one candidate wrote may be put back as it is: every live process has seen something after it. */
+  isOutdated(record: LeaseRecord): boolean {
+    return this.world.processes.every((process) =>
+      (this.knowledge.get(process)?.version ?? 0n) > record.resourceVersion
+    )
+  }
+
+  /** Whether this process has seen anything yet. */
+  private hasSeen(process: Process): boolean {
+    return this.first.has(process)
+  }
+
+  /** The Lease names a candidate that has not written it. */
+  onForged(): void {
+    const { record } = this
+    const instance = record?.annotations[instanceAnnotation]
+    const identity = record?.holderIdentity ?? ""
+    this.forgery = undefined
+    if (record === undefined || instance === undefined || this.authors.get(instance) !== identity) {
+      return
+    }
+    this.forgery = { version: record.resourceVersion, identity }
+    for (const { current } of this.simulation.candidates) {
+      if (current?.identity === identity && current.process.alive && !this.hasSeen(current.process)) {
+        this.forged.add(identity)
       }
     }
   }
@@ -249,6 +401,9 @@ export class Monitor {
   }
 
   private onNews(process: Process, version: bigint, present: boolean): void {
+    if (!this.first.has(process)) {
+      this.first.set(process, present ? version : -1n)
+    }
     const knowledge = this.knowledge.get(process)
     if (knowledge === undefined || version > knowledge.version) {
       this.knowledge.set(process, { version, present, at: this.world.now, news: this.news(process) + 1 })
@@ -276,6 +431,9 @@ export class Monitor {
   /** A 404 has reached this process: to be believed only if nothing else did since its request began. */
   onNotFound(process: Process, begun: number): void {
     const knowledge = this.knowledge.get(process)
+    if (!this.first.has(process)) {
+      this.first.set(process, -1n)
+    }
     if (knowledge !== undefined && knowledge.news === begun) {
       this.knowledge.set(process, { ...knowledge, present: false })
     }
@@ -284,6 +442,12 @@ export class Monitor {
   /** A write leaves its process. */
   onWrite(incarnation: Incarnation, resourceVersion: bigint | undefined, write: LeaseWrite): void {
     const { identity, process } = incarnation
+    this.count(process).writes++
+    if (write.renewTime !== undefined) {
+      const sent = this.sent.get(process) ?? new Map<bigint, number>()
+      sent.set(write.renewTime, this.world.now)
+      this.sent.set(process, sent)
+    }
     if (resourceVersion === undefined) {
       if (this.terms.some((term) => term.process === process && term.program !== "ended")) {
         this.fail("never created again inside a term", process.name)
@@ -305,6 +469,16 @@ export class Monitor {
     }
     if (write.holderIdentity === "") {
       this.simulation.onRelease?.()
+      const decidedOn = resourceVersion === undefined ? undefined : this.known.get(process)?.get(resourceVersion)
+      const since = (this.world.now - (this.succeeded.get(process) ?? this.world.now)) * process.options.rate
+      const own = Number(Duration.toNanosUnsafe(incarnation.candidate.options.settings.leaseDuration))
+      // A process that was stalled on its way may be late.
+      if (
+        this.simulation.wide && decidedOn?.holderIdentity === identity && since > own + lateness &&
+        process.stalledUntil < this.world.now - milli
+      ) {
+        this.fail("no release after the lease's end", `${process.name}, ${format(since)} s after its last success`)
+      }
       for (const term of this.terms) {
         if (term.process === process && term.program !== "ended") {
           this.fail("finalizers end before the release", `${describe(term)} is ${term.program}`)
@@ -318,14 +492,30 @@ export class Monitor {
     }
   }
 
+  /** What this process asked for since the counts were emptied. */
+  count(process: Process): { writes: number; reads: number; commits: number } {
+    const counted = this.traffic.get(process) ?? { writes: 0, reads: 0, commits: 0 }
+    this.traffic.set(process, counted)
+    return counted
+  }
+
+  /** The answer as one of the API servers gives it, whose wall clock is its own. */
+  private readonly dated = (response: LeaseResponse): LeaseResponse => {
+    const { serverClocks } = this.simulation.profile
+    return serverClocks.length === 0
+      ? response
+      : { ...response, serverTime: (response.serverTime ?? 0) + this.world.dice.pick(serverClocks) }
+  }
+
   /** The server's side of a connection: what is committed, and by whom. */
   spy(candidate: Candidate, identity: string, process: Process, store: LeaseStore["Service"]): LeaseStore["Service"] {
     return LeaseStore.of({
       ...store,
+      get: (key) => Effect.map(store.get(key), this.dated),
       create: (key, write) =>
         Effect.map(store.create(key, write), (response) => {
-          this.commit(process, identity, response.lease)
-          return response
+          this.commit(process, identity, response.lease, write)
+          return this.dated(response)
         }),
       patch: (key, resourceVersion, write) =>
         Effect.suspend(() => {
@@ -338,8 +528,8 @@ export class Monitor {
               )
             }
             this.checkTakeover(candidate, identity, process, before, write)
-            this.commit(process, identity, response.lease)
-            return response
+            this.commit(process, identity, response.lease, write)
+            return this.dated(response)
           })
         })
     })
@@ -355,8 +545,14 @@ export class Monitor {
     const own = Number(Duration.toNanosUnsafe(candidate.options.settings.leaseDuration))
     const instance = before.annotations[instanceAnnotation]
     const writer = write.annotations?.[instanceAnnotation]
-    const resumes = writer === undefined || writer === null || instance === undefined || instance === writer ||
-      startOf(instance) <= startOf(writer)
+    const written = writer === undefined || writer === null || instance === writer ||
+      // Its own record, which lost its annotations in an edit: it writes them again.
+      (this.simulation.wide && instance === undefined && this.authors.has(writer))
+    const resumes = this.simulation.wide
+      // Only what stood there when this process first looked, and only by one of its own name in its own Pod.
+      ? written || (instance !== undefined && startOf(instance) <= startOf(writer) &&
+        this.first.get(process) === before.resourceVersion && this.authors.get(instance) === identity)
+      : written || instance === undefined || startOf(instance) <= startOf(writer)
     if (before.holderIdentity === identity && resumes) {
       return
     }
@@ -375,7 +571,7 @@ export class Monitor {
     }
   }
 
-  private commit(process: Process, identity: string, lease: LeaseRecord): void {
+  private commit(process: Process, identity: string, lease: LeaseRecord, write: LeaseWrite): void {
     if (lease.uid === this.record?.uid && lease.resourceVersion === this.record.resourceVersion) {
       // A write that changes nothing is no sign of life.
       return
@@ -383,6 +579,20 @@ export class Monitor {
     this.world.note("server", () => `v${lease.resourceVersion} by ${process.name}: held by "${lease.holderIdentity}"`)
     this.changedAt = this.world.now
     this.committed.set(process, this.world.now)
+    this.count(process).commits++
+    this.forgery = undefined
+    const sent = write.renewTime === undefined ? undefined : this.sent.get(process)?.get(write.renewTime)
+    if (sent !== undefined && write.holderIdentity !== "") {
+      this.succeeded.set(process, Math.max(sent, this.succeeded.get(process) ?? 0))
+    }
+    const instance = write.annotations?.[instanceAnnotation]
+    if (typeof instance === "string") {
+      this.authors.set(instance, identity)
+    }
+    this.history.push({ record: lease, process, identity })
+    if (this.history.length > 400) {
+      this.history.splice(0, 100)
+    }
     if (lease.holderIdentity === identity || lease.uid !== this.record?.uid) {
       this.holderWroteAt = this.world.now
     }
@@ -404,6 +614,9 @@ export class Monitor {
       this.holderWroteAt = this.world.now
     }
     this.record = lease
+    if (lease === undefined) {
+      this.forgery = undefined
+    }
   }
 }
 

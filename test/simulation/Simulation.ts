@@ -1,11 +1,13 @@
 /**
  * One run: a cluster, its candidates, a storm of faults, and the calm after it. Everything is drawn from the seed.
  */
+import type * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import * as LeaderElectionConfig from "../../src/LeaderElectionConfig.ts"
 import { MemoryCluster } from "../../src/testing/index.ts"
+import * as Adversary from "./adversary.ts"
 import { Candidate, type Incarnation } from "./Candidate.ts"
 import { ClientGo } from "./ClientGo.ts"
 import { Monitor } from "./Monitor.ts"
@@ -31,7 +33,21 @@ export interface Outcome {
   readonly timeline: ReadonlyArray<string>
 }
 
+/** How a seed is run. */
+export interface Options {
+  readonly trace?: boolean | undefined
+  /** The whole adversary. */
+  readonly wide?: boolean | undefined
+  /** What is done here must not be done, and has to be found. */
+  readonly misuse?: Misuse | undefined
+}
+
+/** Conditions of use that the documentation excludes. */
+export type Misuse = "leaseDurations too far apart"
+
 export class Simulation {
+  readonly wide: boolean
+  readonly profile: Adversary.Profile
   readonly world: World
   readonly dice: Dice.Dice
   readonly cluster: MemoryCluster.MemoryCluster["Service"]
@@ -51,6 +67,8 @@ export class Simulation {
     readonly ending: number
     /** Relative difference of the clocks' rates. */
     readonly skew: number
+    /** How long a healthy leader can do without its requests, one hung one included. */
+    readonly spare: number
   }
   /** Whether R + S ≤ D / (1 + e) holds. */
   readonly programsNeverOverlap: boolean
@@ -61,11 +79,13 @@ export class Simulation {
   clientGo: ClientGo | undefined
   /** Called when a release is about to leave its process. */
   onRelease: (() => void) | undefined
+  /** Whether machines are suspended in this run. */
+  suspends = false
   private firstLeaderAt: number | undefined
   private endsAt = 0
 
-  constructor(seed: number, tracing: boolean) {
-    this.world = new World(seed, tracing)
+  constructor(seed: number, options: Options) {
+    this.world = new World(seed, options.trace === true)
     this.dice = Dice.make(seed, "scenario")
     const { dice } = this
     this.cluster = this.world.sync(
@@ -76,14 +96,24 @@ export class Simulation {
       )
     )
 
-    this.orderly = dice.chance(0.25)
-    const skew = dice.pick([0, 0, 0.001, 0.01, 0.1, 0.2, 0.45])
-    const leaseSeconds = dice.pick([15, 15, 15, 6, 10, 30])
+    this.wide = options.wide === true || options.misuse !== undefined
+    this.orderly = dice.chance(0.25) && options.misuse === undefined
+    const adversary = Dice.make(seed, "adversary")
+    const drawn = this.wide ? Adversary.draw(adversary, this.orderly) : Adversary.tame
+    const profile = options.misuse === undefined ? drawn : Adversary.durationsApart(drawn)
+    this.profile = profile
+    const someSkew = dice.pick([0, 0, 0.001, 0.01, 0.1, 0.2, 0.45])
+    const skew = profile.skews === undefined ? someSkew : adversary.pick(profile.skews)
+    const usualSeconds = dice.pick([15, 15, 15, 6, 10, 30])
+    const leaseSeconds = profile.settings === undefined
+      ? usualSeconds
+      : Duration.toSeconds(profile.settings[0]!.leaseDuration)
     // Some runs have candidates of two durations: none is smaller than another's renewDeadline.
     const mixed = skew <= 0.1 && dice.chance(0.2)
-    const choices = (mixed ? [leaseSeconds, Math.floor(leaseSeconds * 1.3)] : [leaseSeconds]).map((seconds) =>
-      Object.assign(LeaderElectionConfig.defaultsFor(Duration.seconds(seconds)), key)
-    )
+    const choices = profile.settings ??
+      (mixed ? [leaseSeconds, Math.floor(leaseSeconds * 1.3)] : [leaseSeconds]).map((seconds) =>
+        Object.assign(LeaderElectionConfig.defaultsFor(Duration.seconds(seconds)), key)
+      )
     const shortest = choices[0]!
     const longest = choices.at(-1)!
     const ending = nanos(shortest.leaseDuration) / (1 + skew) - nanos(longest.renewDeadline) - 0.1 * second
@@ -95,16 +125,21 @@ export class Simulation {
       leaseDuration: nanos(longest.leaseDuration),
       renewDeadline: nanos(longest.renewDeadline),
       retryPeriod: nanos(longest.retryPeriod),
+      spare: this.wide ? Adversary.spare(shortest) * second : Infinity,
       ending: overruns ? nanos(shortest.leaseDuration) : Math.max(0, ending),
       skew
     }
     const { retryPeriod } = this.timing
-    this.requestLimit = 40 + Math.ceil((10 * second) / retryPeriod) * 6
+    const pace = profile.settings === undefined ? retryPeriod : Math.min(retryPeriod, nanos(shortest.renewInterval))
+    this.requestLimit = 40 + Math.ceil((10 * second) / pace) * 6
     this.monitor = new Monitor(this)
     this.world.check = () => this.monitor.check()
     this.weather = new Storm.Weather(this)
 
-    this.stormEnds = this.orderly ? Infinity : Math.ceil(dice.between(60, 240) * second * (leaseSeconds / 15))
+    const lasts = dice.between(60, 240) * second * (leaseSeconds / 15)
+    this.stormEnds = this.orderly
+      ? Infinity
+      : Math.ceil(profile.lasts === undefined ? lasts : profile.lasts * this.timing.leaseDuration)
     const count = dice.pick([2, 2, 3, 3, 3, 4, 5, 7])
     const base = dice.chance(0.7) ? 1 : 1 / (1 + skew)
     for (let i = 0; i < count; i++) {
@@ -114,22 +149,38 @@ export class Simulation {
         wallOffset: Math.floor(dice.pick([0, dice.between(-5, 5), dice.between(-86_400, 86_400)]) * second),
         witness: dice.chance(0.8),
         watch: dice.chance(0.9),
-        settings: dice.pick(choices),
+        settings: profile.theme === "newLease"
+          ? { ...dice.pick(choices), newLease: adversary.pick(["wait", "wait", "lead"]) }
+          : dice.pick(choices),
         owned: dice.chance(0.8),
+        podOf: this.wide && i > 0 && adversary.chance(0.08) ? this.candidates[i - 1] : undefined,
         program: {
           ending: this.timing.ending,
           lifetime: () => this.orderly || dice.chance(0.8) ? Infinity : dice.scale(0.1, 60) * second
         }
       })
       this.candidates.push(candidate)
-      this.world.at(dice.between(0, dice.chance(0.5) ? 0.1 : 40) * second, () => candidate.start())
+      const twins = this.wide && !this.orderly && adversary.chance(0.05)
+      const together = adversary.between(0, 10) * second
+      this.world.at(
+        this.wide && adversary.chance(0.3) && !this.orderly
+          ? together
+          : dice.between(0, dice.chance(0.5) ? 0.1 : 40) * second,
+        () => {
+          candidate.start()
+          if (twins) {
+            Storm.duplicate(this, candidate)
+          }
+        }
+      )
     }
-    this.relabelled = dice.chance(0.1)
+    this.relabelled = dice.chance(0.1) &&
+      profile.settings === undefined && (profile.theme === "usual" || profile.theme === "forgery")
     if (this.relabelled) {
       this.fault("somebody edits a label all the time")
       Storm.busybody(this)
     }
-    if (dice.chance(0.1) && !this.orderly) {
+    if (dice.chance(0.1) && !this.orderly && (profile.theme === "usual" || profile.theme === "forgery")) {
       this.clientGo = new ClientGo(this)
     }
     if (this.orderly) {
@@ -183,7 +234,11 @@ export class Simulation {
   }
 
   /** The main fiber of a candidate has failed: its container is started again, as the kubelet does. */
-  onFailure({ candidate }: Incarnation): void {
+  onFailure(incarnation: Incarnation, cause: Cause.Cause<unknown>): void {
+    const { candidate } = incarnation
+    if (this.wide) {
+      this.monitor.onProcessEnd(incarnation, cause)
+    }
     const delay = this.dice.scale(0.5, 10) * second
     this.fault("restart", delay)
     this.world.after(delay, () => candidate.start())
@@ -198,7 +253,13 @@ export class Simulation {
   /** How long it may take after the last fault and its late effects until somebody leads. */
   bound(): number {
     const { ending, leaseDuration, retryPeriod, skew } = this.timing
-    return 2 * leaseDuration * (1 + skew) + ending + leaseDuration / 2 + 4 * retryPeriod
+    return 2 * leaseDuration * (1 + skew) + ending + leaseDuration / 2 + 4 * retryPeriod +
+      (this.wide ? 6 * this.weather.roundTrip : 0)
+  }
+
+  private pollPeriod(): number {
+    const { retryPeriod, shortestLease } = this.timing
+    return this.profile.settings === undefined ? shortestLease / 8 : Math.min(shortestLease / 8, 0.8 * retryPeriod)
   }
 
   private leads(): boolean {
@@ -207,7 +268,7 @@ export class Simulation {
 
   /** Nothing happens: the leader stays, and nobody makes more requests than it takes. */
   private watchCalm(duration: number): void {
-    const { monitor, timing } = this
+    const { monitor } = this
     const { confirms, lost } = monitor
     const leader = monitor.leader()
     monitor.requestsOf.clear()
@@ -220,8 +281,8 @@ export class Simulation {
       const renewals = renewInterval === undefined ? 0 : (duration * process.options.rate) / nanos(renewInterval)
       const limit = leader?.process === process
         ? (renewals + monitor.confirms - confirms + 2) *
-          (this.relabelled ? 4 : 1)
-        : (1.3 * duration * process.options.rate) / (timing.shortestLease / 8) + 8
+          (this.relabelled ? 4 : this.profile.settings === undefined ? 1 : 3)
+        : (1.3 * duration * process.options.rate) / this.pollPeriod() + 8
       if (requests > limit) {
         throw new Violation("requests stay few", `${process.name} made ${requests} while nothing happened`)
       }
@@ -279,12 +340,12 @@ export class Simulation {
 const nanos = (duration: Duration.Duration): number => Number(Duration.toNanosUnsafe(duration))
 
 /** Runs one seed. */
-export const simulate = (seed: number, options: { readonly trace?: boolean } = {}): Outcome => {
+export const simulate = (seed: number, options: Options = {}): Outcome => {
   // Most of the time would go into the stacks of errors that are nothing but answers.
   const { stackTraceLimit } = Error
   Error.stackTraceLimit = 0
   try {
-    return new Simulation(seed, options.trace === true).run()
+    return new Simulation(seed, options).run()
   } finally {
     Error.stackTraceLimit = stackTraceLimit
   }

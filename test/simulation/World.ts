@@ -215,6 +215,8 @@ export class Process {
   stalledUntil = -1
   suspendedUntil = -1
   private readonly started: number
+  /** What the second clock has jumped by. */
+  private witnessOff = 0
   private suspended = 0
   private suspendedAt = 0
   private readonly timers = new Set<Timer>()
@@ -250,7 +252,13 @@ export class Process {
 
   /** Time since its start, suspension included, in steps of 10 ms. */
   uptime(): number {
-    return Math.floor(((this.world.now - this.started) * this.options.rate + 7 * second) / (10 * milli)) * 10 * milli
+    const elapsed = (this.world.now - this.started) * this.options.rate + 7 * second + this.witnessOff
+    return Math.floor(elapsed / (10 * milli)) * 10 * milli
+  }
+
+  /** The second clock jumps, as where what shows it in a container is started again. */
+  jumpWitness(by: number): void {
+    this.witnessOff += by
   }
 
   wall(): number {

@@ -6,6 +6,7 @@
 import { readFileSync } from "node:fs"
 import { registerHooks } from "node:module"
 import { fileURLToPath } from "node:url"
+import type { Misuse } from "./Simulation.ts"
 
 export interface Edit {
   /** Below `src`. */
@@ -21,6 +22,8 @@ export interface BrokenRule {
   /** It has to be found within so many seeds. */
   readonly within: number
   readonly edits: ReadonlyArray<Edit>
+  /** A condition of use that is broken instead of a rule. */
+  readonly misuse?: Misuse
 }
 
 const edit = (file: string, find: string, replace: string): Edit => ({ file, find, replace })
@@ -344,6 +347,13 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
         "    : now.monotonic >= 0n ? renewDeadline : 0n\n"
       )
     ]
+  },
+  {
+    name: "leaseDuration 15 s beside 30 s, each with the renewDeadline that follows from it",
+    seenIn: "a rollout that changes leaseDuration in one step",
+    within: 100,
+    edits: [],
+    misuse: "leaseDurations too far apart"
   },
   {
     name: "takeover waits for a watch event only",

@@ -5,6 +5,7 @@ import { availableParallelism } from "node:os"
 import { parseArgs } from "node:util"
 import { Worker } from "node:worker_threads"
 import { type BrokenRule, brokenRules } from "./brokenRules.ts"
+import type { Misuse } from "./Simulation.ts"
 import type { Job, Report } from "./worker.ts"
 
 const usage = `npm run simulate -- [options]
@@ -15,6 +16,7 @@ const usage = `npm run simulate -- [options]
   --workers W   threads (one for each processor)
   --broken      each broken rule, until a seed finds it
   --rule NAME   run with this rule broken (part of its name is enough)
+  --wide        the whole adversary
 `
 
 const { values } = parseArgs({
@@ -26,6 +28,7 @@ const { values } = parseArgs({
     workers: { type: "string" },
     broken: { type: "boolean" },
     rule: { type: "string" },
+    wide: { type: "boolean" },
     help: { type: "boolean" }
   }
 })
@@ -41,6 +44,8 @@ const integer = (name: "seeds" | "from" | "seed" | "workers", otherwise: number)
   }
   return Number(text)
 }
+
+const wide = values.wide === true
 
 const workers = new Set<Worker>()
 // What has been found so far is told all the same.
@@ -88,7 +93,7 @@ const runSeeds = async (from: number, count: number, workers: number, rule: stri
   const threads = Array.from(
     { length: Math.min(workers, count) },
     (_, index) =>
-      work({ from: from + index, to: from + count - 1, step: workers, rule, stop: false }, (report) => {
+      work({ from: from + index, to: from + count - 1, step: workers, rule, stop: false, wide }, (report) => {
         seeds++
         hours += report.duration / 3.6e12
         terms += report.terms
@@ -131,15 +136,22 @@ const runSeeds = async (from: number, count: number, workers: number, rule: stri
     )
   }
   console.log(`violations: ${violations.length}`)
+  const counts = new Map<string, number>()
+  for (const { invariant = "" } of violations) {
+    counts.set(invariant, (counts.get(invariant) ?? 0) + 1)
+  }
+  for (const [invariant, times] of counts) {
+    console.log(`  ${pad(times, 5)}  ${invariant}`)
+  }
   for (const { message, seed } of violations.sort((a, b) => a.seed - b.seed).slice(0, 20)) {
     console.log(`  seed ${seed}: ${message}   (npm run simulate -- --seed ${seed} --trace)`)
   }
   return violations.length === 0
 }
 
-const runOne = async (seed: number, trace: boolean) => {
+const runOne = async (seed: number, trace: boolean, misuse: Misuse | undefined) => {
   const { simulate } = await import("./Simulation.ts")
-  const outcome = simulate(seed, { trace })
+  const outcome = simulate(seed, { trace, wide, misuse })
   if (trace) {
     console.log(outcome.timeline.join("\n"))
   }
@@ -159,7 +171,7 @@ const runBroken = async (rules: ReadonlyArray<BrokenRule>, workers: number, from
     if (rule === undefined) {
       return
     }
-    await work({ from, to: from + rule.within - 1, step: 1, rule: rule.name, stop: true }, (report) => {
+    await work({ from, to: from + rule.within - 1, step: 1, rule: rule.name, stop: true, wide }, (report) => {
       if (report.invariant !== undefined) {
         found.set(rule, report)
       }
@@ -189,7 +201,7 @@ if (values.help === true) {
         const { breakRule } = await import("./brokenRules.ts")
         breakRule(rule)
       }
-      return runOne(integer("seed", 1), values.trace === true)
+      return runOne(integer("seed", 1), values.trace === true, rule?.misuse)
     })()
     : values.broken === true
     ? await runBroken(rule === undefined ? brokenRules : [rule], threads, from)

@@ -3,9 +3,10 @@
  * does so within the time that is promised for that fault.
  */
 import type { Incarnation } from "./Candidate.ts"
+import { putBack, witnessJumps } from "./forgery.ts"
 import type { ObservedTerm } from "./Monitor.ts"
 import type { Simulation } from "./Simulation.ts"
-import { type RequestFault, requestFaults } from "./storm.ts"
+import { moreRequestFaults, type RequestFault, requestFaults } from "./storm.ts"
 import { format, key, milli, second, Violation } from "./World.ts"
 
 /** A fault for the leader, and by when who leads again. */
@@ -29,13 +30,19 @@ const labelNow = (simulation: Simulation): void => {
   simulation.foreign(simulation.cluster.editLease(key, { metadata: { labels } }))
 }
 
+const hungOnce: Act = (simulation, { incarnation }) => {
+  const kind = simulation.dice.pick(["hang", "request lost"] as const)
+  simulation.weather.once(incarnation, kind, "patch")
+  return { name: `one renewal: ${kind}`, keeps: true, within: 0 }
+}
+
 const restartLater = (simulation: Simulation, { candidate }: Incarnation, delay: number): void => {
   simulation.world.after(delay, () => candidate.start())
 }
 
 const acts: ReadonlyArray<Act> = [
   (simulation, { incarnation }) => {
-    const kind: RequestFault = simulation.dice.pick(requestFaults)
+    const kind: RequestFault = simulation.dice.pick(simulation.wide ? moreRequestFaults : requestFaults)
     simulation.weather.once(incarnation, kind, "patch")
     return { name: `one renewal: ${kind}`, keeps: true, within: 0 }
   },
@@ -49,7 +56,8 @@ const acts: ReadonlyArray<Act> = [
 
   (simulation, { process }) => {
     const { dice, timing, world } = simulation
-    const duration = dice.scale(0.02, timing.shortestLease / second / 6) * second
+    const most = Math.min(timing.shortestLease / 6, timing.spare * 0.8)
+    const duration = dice.scale(Math.min(0.02, most / second / 2), most / second) * second
     simulation.fault("stall")
     process.stall()
     world.after(duration, () => process.resume(dice.chance(0.5)))
@@ -140,6 +148,81 @@ const acts: ReadonlyArray<Act> = [
   }
 ]
 
+const isQuick = ({ profile, timing }: Simulation): boolean =>
+  (profile.slowWrites?.delay ?? 0) * milli + profile.latency * 4 * milli < timing.spare
+
+/** What happens where everything is as it should be, or slow all the time. */
+const moreActs: ReadonlyArray<Act> = [
+  (simulation, { incarnation, process }) => {
+    const { monitor, profile, timing, world } = simulation
+    const duration = 4 * timing.leaseDuration
+    const { confirms } = monitor
+    monitor.traffic.delete(process)
+    world.after(duration, () => {
+      const { commits, reads, writes } = monitor.count(process)
+      const most = 3 * (commits + 1) + 4 * (monitor.confirms - confirms)
+      const unheard = profile.slowWrites?.lost ?? 0
+      if (process.alive && unheard === 0 && !simulation.relabelled && (writes > most || reads > 0)) {
+        const { name } = incarnation.process
+        world.violate(
+          new Violation("three writes for a renewal, and no read", `${name}: ${writes} and ${reads} for ${commits}`)
+        )
+      }
+    })
+    return { name: "nothing", keeps: true, within: 0 }
+  },
+
+  (simulation, { incarnation }) => {
+    witnessJumps(simulation, incarnation.candidate)
+    return { name: "the suspend witness jumps", keeps: true, within: 0 }
+  },
+
+  (simulation, { incarnation }) => {
+    const { candidate } = incarnation
+    const by = Math.floor(simulation.dice.scale(0.1, 86_400) * second) * simulation.dice.pick([-1, 1])
+    simulation.fault("wall clock step")
+    candidate.wallOffset += by
+    return { name: `wall clock steps by ${format(by)} s`, keeps: true, within: 0 }
+  },
+
+  // A webhook that denies, an API server whose rights are not there yet.
+  (simulation) => {
+    const { dice, weather, world } = simulation
+    const duration = dice.between(5, 55) * second
+    weather.episode("all", {
+      kind: dice.pick(["403", "422", "a proxy's page"]),
+      until: world.now + duration,
+      share: 1,
+      verbs: dice.pick([["get", "create", "patch"], ["create", "patch"], ["get", "create", "patch", "watch"]])
+    })
+    return { name: `everything refused for ${format(duration)} s`, keeps: false, within: duration + simulation.bound() }
+  },
+
+  // What it wrote before it was started again, or what another wrote.
+  (simulation, { identity, process }) => {
+    const { dice, monitor } = simulation
+    const before = monitor.history.filter((written) =>
+      written.record.holderIdentity !== "" && (written.identity !== identity || written.process !== process)
+    )
+    if (before.length > 0) {
+      putBack(simulation, dice.pick(before).record)
+    }
+    return { name: "an older record is put back", keeps: false, within: simulation.bound() }
+  }
+]
+
+/** What can be expected where every write takes seconds. */
+const slowActs: ReadonlyArray<Act> = [moreActs[0]!, acts[3]!, acts[4]!, acts[5]!]
+
+const actsOf = (simulation: Simulation): ReadonlyArray<Act> =>
+  !simulation.wide
+    ? acts
+    : simulation.profile.slowWrites !== undefined
+    ? isQuick(simulation) ? [...slowActs, hungOnce] : slowActs
+    : simulation.profile.slowReads > 0
+    ? [...slowActs, hungOnce, acts[6]!]
+    : [...acts, ...acts, ...moreActs]
+
 export const plan = (simulation: Simulation): void => {
   const { dice, monitor, timing, weather, world } = simulation
   const pause = 3 * timing.leaseDuration * (1 + timing.skew)
@@ -158,7 +241,7 @@ export const plan = (simulation: Simulation): void => {
     weather.forget()
     simulation.onRelease = undefined
     const { lost } = monitor
-    const { keeps, name, within } = dice.pick(acts)(simulation, leader)
+    const { keeps, name, within } = dice.pick(actsOf(simulation))(simulation, leader)
     world.note("fault", () => `${leader.process.name}: ${name}`)
     if (!keeps) {
       world.after(within, () => {
@@ -167,7 +250,8 @@ export const plan = (simulation: Simulation): void => {
         }
       })
     }
-    world.after(Math.max(pause, within + second), () => {
+    const until = name === "nothing" ? 4.5 * timing.leaseDuration : 0
+    world.after(Math.max(pause, within + second, until), () => {
       if (keeps && (monitor.lost !== lost || monitor.leader() !== leader)) {
         world.violate(new Violation("a healthy leader is not lost", `to: ${name}`))
       }

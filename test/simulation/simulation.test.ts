@@ -42,7 +42,7 @@ describe("simulation", () => {
 })
 
 describe("broken rules", () => {
-  it.each(brokenRules)("still fits the sources: $name", (rule) => {
+  it.each(brokenRules.filter(({ edits }) => edits.length > 0))("still fits the sources: $name", (rule) => {
     for (const { file } of rule.edits) {
       const source = readFileSync(new URL(`../../src/${file}`, import.meta.url), "utf8")
       assert.notStrictEqual(apply(rule, file, source), source)
@@ -66,7 +66,7 @@ describe("broken rules", () => {
 
 const firstViolation = (rule: BrokenRule): Promise<Report | undefined> =>
   new Promise((resolve, reject) => {
-    const job: Job = { from: 1, to: rule.within, step: 1, rule: rule.name, stop: true }
+    const job: Job = { from: 1, to: rule.within, step: 1, rule: rule.name, stop: true, wide: false }
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: job })
     let found: Report | undefined
     worker.on("message", (report: Report) => {

@@ -2,9 +2,12 @@
  * What goes wrong in a run: the weather on the connections, and what happens to processes, Pods and the Lease.
  */
 import * as Duration from "effect/Duration"
+import { LeaseForbidden, LeaseUnavailable } from "../../src/LeaseError.ts"
 import { instanceAnnotation, stepDownAnnotation } from "../../src/LeaseRecord.ts"
 import { Fault, type LeaseFaults, type MemoryCluster } from "../../src/testing/index.ts"
+import type { Profile, Theme } from "./adversary.ts"
 import type { Candidate, Incarnation } from "./Candidate.ts"
+import { forgeries } from "./forgery.ts"
 import type { Simulation } from "./Simulation.ts"
 import { epoch, key, milli, second } from "./World.ts"
 
@@ -35,7 +38,10 @@ export const requestFaults = [
   "409"
 ] as const
 
-export type RequestFault = typeof requestFaults[number]
+/** What else is answered, or not. */
+export const moreRequestFaults = [...requestFaults, "422", "403 for the owner", "a proxy's page"] as const
+
+export type RequestFault = typeof moreRequestFaults[number]
 
 const everyVerb: ReadonlyArray<LeaseFaults.Verb> = ["get", "create", "patch", "watch"]
 
@@ -48,17 +54,27 @@ export class Weather {
   /** Usual one-way delay, in milliseconds. */
   private readonly latency: number
   private readonly eventLatency: number
+  private readonly cuts = new Map<Incarnation, number>()
   private outage = false
+  /** What is wrong all the time. */
+  private standing: Pick<Profile, "hung" | "slowWrites" | "slowReads">
 
   constructor(simulation: Simulation) {
     this.simulation = simulation
-    this.latency = simulation.dice.scale(0.3, 100)
-    this.eventLatency = simulation.dice.scale(0.3, 100)
+    this.latency = Math.min(simulation.dice.scale(0.3, 100), simulation.profile.latency)
+    this.eventLatency = Math.min(simulation.dice.scale(0.3, 100), simulation.profile.latency)
+    this.standing = simulation.profile
+  }
+
+  /** Milliseconds for which something on the way holds each write. */
+  get holdsWrites(): number {
+    const { slowWrites } = this.standing
+    return slowWrites?.dropped === true ? slowWrites.delay : 0
   }
 
   /** The longest that a request and its answer take when nothing is wrong, and an event. */
   get roundTrip(): number {
-    return this.latency * 4 * milli
+    return (this.latency * 4 + (this.standing.slowWrites?.delay ?? 0) + this.standing.slowReads) * milli
   }
 
   get eventDelay(): number {
@@ -88,10 +104,7 @@ export class Weather {
 
   private decide(incarnation: Incarnation, request: LeaseFaults.Request): Fault.Fault {
     const { dice } = this.simulation.world
-    const usual: Fault.Fault = {
-      requestDelay: this.latency * dice.scale(0.2, 2),
-      answerDelay: this.latency * dice.scale(0.2, 2)
-    }
+    const usual = this.usual(incarnation, request)
     const next = this.next.get(incarnation)
     if (next?.verb === request.verb) {
       this.next.delete(incarnation)
@@ -110,6 +123,37 @@ export class Weather {
       }
     }
     return usual
+  }
+
+  /** What befalls every request. */
+  private usual({ process }: Incarnation, { verb }: LeaseFaults.Request): Fault.Fault {
+    const { monitor, world: { dice } } = this.simulation
+    const { hung, slowReads, slowWrites } = this.standing
+    const delays: Fault.Fault = {
+      requestDelay: this.latency * dice.scale(0.2, 2),
+      answerDelay: this.latency * dice.scale(0.2, 2)
+    }
+    if (verb === "get") {
+      monitor.count(process).reads++
+    }
+    if (hung > 0 && verb !== "watch") {
+      const hangs = dice.chance(hung)
+      if (verb === "patch") {
+        monitor.onPatch(process, hangs)
+      }
+      return hangs ? Fault.all(delays, Fault.hang) : delays
+    }
+    if (slowReads > 0 && verb === "get") {
+      return Fault.all(delays, { answerDelay: slowReads * dice.between(0.7, 1) })
+    }
+    if (slowWrites !== undefined && (verb === "patch" || verb === "create")) {
+      return Fault.all(
+        delays,
+        slowWrites.dropped ? {} : { requestDelay: slowWrites.delay },
+        !dice.chance(slowWrites.lost) ? {} : slowWrites.how === "none" ? { answer: "none" } : Fault.gatewayTimeout
+      )
+    }
+    return delays
   }
 
   private make(kind: RequestFault): Fault.Fault {
@@ -178,11 +222,16 @@ export class Weather {
     this.simulation.fault(`connection: ${how}`, duration)
     world.note("fault", () => `${how} ${incarnation.process.name} for ${(duration / second).toFixed(3)} s`)
     world.sync(incarnation.faults[how])
+    this.cuts.set(incarnation, Math.max(world.now + duration, this.cuts.get(incarnation) ?? 0))
     world.after(duration, () => {
       if (!this.outage) {
         world.sync(incarnation.faults.restore)
       }
     })
+  }
+
+  isCut(incarnation: Incarnation): boolean {
+    return (this.cuts.get(incarnation) ?? 0) > this.simulation.world.now
   }
 
   /** The API server is down. */
@@ -243,6 +292,7 @@ export class Weather {
     this.episodes.clear()
     this.next.clear()
     this.outage = false
+    this.standing = { hung: 0, slowWrites: undefined, slowReads: 0 }
     for (const incarnation of this.connections) {
       this.mend(incarnation)
     }
@@ -259,12 +309,35 @@ const plain = {
   "504 applied": Fault.gatewayTimeout,
   "401": Fault.unauthorized,
   "403": Fault.forbidden,
-  "409": Fault.conflict
+  "409": Fault.conflict,
+  "422": Fault.invalid,
+  "403 for the owner": Fault.fail(
+    new LeaseForbidden({ message: "cannot set blockOwnerDeletion", anonymous: false, ownerReferences: true })
+  ),
+  "a proxy's page": Fault.fail(
+    new LeaseUnavailable({ message: "the answer is not the API server's", outcomeUnknown: true, code: 404 })
+  )
 }
 
 // --- what happens to processes, Pods and the Lease --------------------------------------------------------------
 
-type Act = (simulation: Simulation, target: Candidate) => void
+export type Act = (simulation: Simulation, target: Candidate) => void
+
+/** Whether another candidate's process runs in the same Pod. */
+const sharesPod = ({ candidates }: Simulation, candidate: Candidate): boolean =>
+  candidates.some((other) => other !== candidate && other.podKey.name === candidate.podKey.name)
+
+/** Starts a second process under the identity of one that runs. */
+export const duplicate = (simulation: Simulation, candidate: Candidate): void => {
+  const { dice, world } = simulation
+  if (candidate.alive) {
+    const duration = dice.scale(0.5, 10) * simulation.timing.leaseDuration
+    simulation.fault("duplicated identity", duration)
+    const duplicate = candidate.duplicate()
+    world.note("fault", () => `${duplicate.process.name} uses the identity of another live process`)
+    world.after(duration, () => candidate.kill(duplicate))
+  }
+}
 
 const restart = (simulation: Simulation, candidate: Candidate, delay: number): void => {
   simulation.world.after(delay, () => candidate.start())
@@ -287,7 +360,9 @@ const acts: { readonly [name: string]: Act } = {
       const delay = simulation.dice.scale(0.05, 30) * second
       simulation.fault("Pod deleted", delay)
       candidate.kill(current)
-      simulation.foreign(simulation.cluster.deletePod(candidate.podKey))
+      if (!sharesPod(simulation, candidate)) {
+        simulation.foreign(simulation.cluster.deletePod(candidate.podKey))
+      }
       restart(simulation, candidate, delay)
     }
   },
@@ -300,7 +375,7 @@ const acts: { readonly [name: string]: Act } = {
       candidate.terminate(current)
       simulation.world.after(delay, () => {
         candidate.kill(current)
-        if (candidate.current === current && simulation.dice.chance(0.5)) {
+        if (candidate.current === current && simulation.dice.chance(0.5) && !sharesPod(simulation, candidate)) {
           simulation.foreign(simulation.cluster.deletePod(candidate.podKey))
         }
         candidate.start()
@@ -312,7 +387,7 @@ const acts: { readonly [name: string]: Act } = {
   "pod deleted by force": (simulation, candidate) => {
     const { dice, weather, world } = simulation
     const { current } = candidate
-    if (current?.process.alive !== true) {
+    if (current?.process.alive !== true || sharesPod(simulation, candidate)) {
       return
     }
     const { leaseDuration } = simulation.timing
@@ -351,6 +426,7 @@ const acts: { readonly [name: string]: Act } = {
     if (process?.state === "running" && candidate.options.witness) {
       const duration = dice.scale(0.02, 2 * simulation.timing.leaseDuration / second) * second
       simulation.fault("suspend", duration)
+      simulation.suspends = true
       world.note("fault", () => `${process.name} is suspended for ${(duration / second).toFixed(3)} s`)
       process.suspend()
       world.after(duration, () => process.resume(dice.chance(0.5)))
@@ -359,7 +435,9 @@ const acts: { readonly [name: string]: Act } = {
 
   "wall clock": (simulation, candidate) => {
     const { dice } = simulation
-    const by = Math.floor(dice.scale(0.001, 86_400) * second) * (dice.chance(0.5) ? 1 : -1)
+    const by = Math.floor(dice.scale(0.001, 86_400) * second) *
+      // A suspension during which the wall clock steps back goes unnoticed.
+      (dice.chance(0.5) || (simulation.wide && simulation.suspends) ? 1 : -1)
     if (candidate.current !== undefined) {
       simulation.fault("wall clock step")
       simulation.world.note("fault", () => `wall clock of ${candidate.name} steps by ${(by / second).toFixed(3)} s`)
@@ -449,16 +527,7 @@ const acts: { readonly [name: string]: Act } = {
   },
 
   // Two live processes under one identity: what is promised of them is only that the others do not suffer.
-  duplicate: (simulation, candidate) => {
-    const { dice, world } = simulation
-    if (candidate.alive) {
-      const duration = dice.scale(0.5, 10) * simulation.timing.leaseDuration
-      simulation.fault("duplicated identity", duration)
-      const duplicate = candidate.duplicate()
-      world.note("fault", () => `${duplicate.process.name} uses the identity of another live process`)
-      world.after(duration, () => candidate.kill(duplicate))
-    }
-  },
+  duplicate,
 
   "versions taken": (simulation) => {
     simulation.world.sync(simulation.cluster.skipVersions(simulation.dice.int(1, 50)))
@@ -480,7 +549,7 @@ const acts: { readonly [name: string]: Act } = {
       ? everyVerb
       : dice.pick([["patch"], ["get"], ["watch"], ["create", "patch"], ["get", "create"]])
     weather.episode(dice.chance(0.15) ? "all" : current, {
-      kind: dice.pick(requestFaults),
+      kind: dice.pick(simulation.wide ? moreRequestFaults : requestFaults),
       until: world.now + duration,
       share: dice.chance(0.4) ? 1 : dice.next(),
       verbs
@@ -504,10 +573,12 @@ const acts: { readonly [name: string]: Act } = {
   }
 }
 
-const microTime = (millis: number): string => new Date(millis).toISOString().replace("Z", "000Z")
+export const microTime = (millis: number): string => new Date(millis).toISOString().replace("Z", "000Z")
+
+type Weights = ReadonlyArray<readonly [name: string, weight: number]>
 
 /** How likely each act is: a run has its own selection of them. */
-const weights: ReadonlyArray<readonly [name: string, weight: number]> = [
+const weights: Weights = [
   ["crash", 2],
   ["pod deleted", 1],
   ["terminate", 1.5],
@@ -529,6 +600,39 @@ const weights: ReadonlyArray<readonly [name: string, weight: number]> = [
   ["watch", 3]
 ]
 
+/** Storms that are about one thing have few others in them. */
+const themes: { readonly [theme in Theme]: Weights } = {
+  "usual": [...weights, ...forgeries.usual],
+  "forgery": [
+    ...forgeries.all,
+    ["crash", 1],
+    ["lease deleted", 1],
+    ["connection", 1.5],
+    ["requests", 1.5],
+    ["lease edited", 1],
+    ["terminate", 0.7],
+    ["pod deleted by force", 0.5],
+    ["watch", 0.7],
+    ["stall", 0.5]
+  ],
+  "newLease": [["lead and go", 4], ["lease deleted", 1], ["crash", 1], ["connection", 2], ["terminate", 1]],
+  "durations": [
+    ["delete beside", 5],
+    ["lease deleted", 1],
+    ["lease emptied", 1],
+    ["connection", 2],
+    ["crash", 1],
+    ["terminate", 1],
+    ["lease edited", 1]
+  ],
+  "hung": [["crash", 1]],
+  "slow writes": [["crash", 2], ["terminate", 2], ["lease deleted", 1], ["connection", 1], ["requests", 1], [
+    "watch",
+    1
+  ]],
+  "server clocks": [["delete beside", 4], ["lease deleted", 2], ["connection", 2], ["crash", 1], ["pod deleted", 1]]
+}
+
 /**
  * Somebody who edits a label again and again, also when all else is calm. Not where the Lease has no holder: there any
  * edit puts off the next take, so that one who edits more often than every leaseDuration would keep everybody waiting.
@@ -545,21 +649,27 @@ export const busybody = (simulation: Simulation): void => {
 }
 
 export const plan = (simulation: Simulation): void => {
-  const { dice, world } = simulation
+  const { dice, profile, world } = simulation
+  const all = simulation.wide ? themes[profile.theme] : weights
   // Few kinds at a time meet in more interesting ways than all of them at once.
-  const selected = weights.filter(() => dice.chance(0.6))
-  const chosen = selected.length > 0 ? selected : weights
+  const selected = all.filter(() => dice.chance(0.6))
+  const chosen = selected.length > 0 ? selected : all
+  simulation.suspends = chosen.some(([name]) => name === "suspend")
   const total = chosen.reduce((sum, [, weight]) => sum + weight, 0)
-  const pause = dice.scale(0.05, 1) * (simulation.timing.leaseDuration / second)
+  const usualPause = dice.scale(0.05, 1) * (simulation.timing.leaseDuration / second)
+  // What is about one thing has to get that far between two acts.
+  const pause = profile.theme === "usual"
+    ? usualPause
+    : Math.max(usualPause, simulation.timing.leaseDuration / second / 2)
   const draw = (): Act => {
     let roll = dice.next() * total
     for (const [name, weight] of chosen) {
       roll -= weight
       if (roll <= 0) {
-        return acts[name]!
+        return acts[name] ?? forgeries.acts[name]!
       }
     }
-    return acts["requests"]!
+    return () => {}
   }
   const target = (): Candidate => {
     const leader = simulation.monitor.leader()

@@ -3,6 +3,7 @@
  */
 import { parentPort, workerData } from "node:worker_threads"
 import { breakRule, brokenRules } from "./brokenRules.ts"
+import type { Misuse } from "./Simulation.ts"
 
 /** What a thread is asked to do. */
 export interface Job {
@@ -13,6 +14,7 @@ export interface Job {
   readonly rule: string | undefined
   /** Whether to stop at the first violation. */
   readonly stop: boolean
+  readonly wide: boolean
 }
 
 /** What a thread tells of each seed. */
@@ -32,18 +34,20 @@ export interface Report {
 
 const job = workerData as Job
 
+let misuse: Misuse | undefined
 if (job.rule !== undefined) {
   const rule = brokenRules.find(({ name }) => name === job.rule)
   if (rule === undefined) {
     throw new Error(`No broken rule "${job.rule}"`)
   }
   breakRule(rule)
+  misuse = rule.misuse
 }
 
 const { simulate } = await import("./Simulation.ts")
 
 for (let seed = job.from; seed <= job.to; seed += job.step) {
-  const { timeline: _, violation, ...figures } = simulate(seed)
+  const { timeline: _, violation, ...figures } = simulate(seed, { wide: job.wide, misuse })
   const report: Report = { ...figures, invariant: violation?.invariant, message: violation?.message }
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   parentPort?.postMessage(report)
