@@ -64,7 +64,7 @@ export const layer = (
   const limit = Duration.toNanosUnsafe(options?.limit ?? "500 millis")
   const interval = Duration.fromInputUnsafe(options?.interval ?? "100 millis")
   return Layer.effectDiscard(Effect.gen(function*() {
-    const terms = yield* ActiveTerms
+    const { terms } = yield* ActiveTerms
     const now = Effect.clockWith((clock) => clock.monotonicTimeNanos)
     let warnedAt: bigint | undefined
     // Those that were not warned of, since the last warning.
@@ -75,7 +75,7 @@ export const layer = (
       const before = yield* now
       yield* Effect.sleep(interval)
       // First of all, and without a step in between.
-      for (const endIfOver of terms) {
+      for (const { endIfOver } of terms) {
         endIfOver()
       }
       const after = yield* now

@@ -27,7 +27,7 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { ActiveTerms } from "./internal/election/activeTerms.ts"
+import { ActiveTerms, moved } from "./internal/election/activeTerms.ts"
 import * as Campaign from "./internal/election/campaign.ts"
 import * as Environment from "./internal/election/environment.ts"
 import * as Observer from "./internal/election/observer.ts"
@@ -221,6 +221,7 @@ export const make: Effect.Effect<
         return Effect.void
       }
       tenure.over = true
+      tenure.onMove()
       return Effect.all([
         Metric.update(environment.metrics.leader, 0),
         publish,
@@ -307,18 +308,39 @@ export const make: Effect.Effect<
         (cause) => Effect.andThen(onLoss(campaign, tenure, cause), watchOverrun(tenure))
       )
     )
-    // Asked by whoever may be the first to run after a stall.
+    // For what may be the first to run after a stall, and for a guard that cannot wait for this thread.
     const clock = yield* Clock.Clock
-    const terms = yield* ActiveTerms
-    const endIfOver = () => {
-      const now = { monotonic: clock.monotonicTimeNanosUnsafe(), witness: witness?.() ?? 0n }
-      if (!tenure.over && Tenure.validity(tenure, now, renewDeadline) === 0n) {
-        Tenure.lose(tenure, "RenewDeadlineExceeded")
+    const active = yield* ActiveTerms
+    const now = () => ({ monotonic: clock.monotonicTimeNanosUnsafe(), witness: witness?.() ?? 0n })
+    const activeTerm = {
+      lease,
+      endIfOver: () => {
+        if (!tenure.over && Tenure.validity(tenure, now(), renewDeadline) === 0n) {
+          Tenure.lose(tenure, "RenewDeadlineExceeded")
+        }
+      },
+      left: () => {
+        const isOver = tenure.over || tenure.lost !== undefined
+        const at = now()
+        return {
+          isOver,
+          nanos: isOver
+            ? Tenure.overrunAt(environment, tenure, at) - at.monotonic
+            : Tenure.validity(tenure, at, renewDeadline)
+        }
       }
     }
     yield* Effect.acquireRelease(
-      Effect.sync(() => terms.add(endIfOver)),
-      () => Effect.sync(() => terms.delete(endIfOver))
+      Effect.sync(() => {
+        active.terms.add(activeTerm)
+        tenure.onMove = () => moved(active)
+        moved(active)
+      }),
+      () =>
+        Effect.sync(() => {
+          active.terms.delete(activeTerm)
+          moved(active)
+        })
     )
     // Registered last, so that it runs first: leadership ends before the renewal does.
     yield* Effect.addFinalizer(() => endTerm(tenure))

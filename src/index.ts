@@ -70,5 +70,8 @@ export * as SuspendWitness from "./SuspendWitness.ts"
 /** An election without any cluster, for local development. */
 export * as LocalLeaderElection from "./LocalLeaderElection.ts"
 
+/** Ends a process whose event loop is blocked when its term is over. */
+export * as TermGuard from "./TermGuard.ts"
+
 /** The term that a program runs in: a service inside `whileLeading`. */
 export { Leadership } from "./Leadership.ts"

@@ -3,7 +3,7 @@ import { Duration, Effect, Fiber, Layer } from "effect"
 import { EventLoopMonitor, Leadership } from "effect-kubernetes-leader-election"
 import { MemoryCluster } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
-import { ActiveTerms } from "../src/internal/election/activeTerms.ts"
+import { ActiveTerms, makeUnsafe } from "../src/internal/election/activeTerms.ts"
 import { candidate, observe } from "./utils/observed.ts"
 
 /** Blocks the event loop. */
@@ -58,8 +58,8 @@ describe("the event loop", { concurrent: false }, () => {
         newLease: "lead"
       })
       // Of its own, so that the monitors of other tests have no part in it.
-      const terms = new Set<() => void>()
-      yield* Effect.provideService(Layer.build(monitor), ActiveTerms, terms)
+      const active = makeUnsafe()
+      yield* Effect.provideService(Layer.build(monitor), ActiveTerms, active)
       return yield* Effect.callback<{ readonly valid: boolean; readonly interrupted: boolean }>((resume) => {
         let interrupted = false
         const program = Effect.gen(function*() {
@@ -75,7 +75,7 @@ describe("the event loop", { concurrent: false }, () => {
             interrupted = true
           })
         ))
-        Effect.runFork(Effect.provideService(run(election.whileLeading(program)), ActiveTerms, terms))
+        Effect.runFork(Effect.provideService(run(election.whileLeading(program)), ActiveTerms, active))
       })
     }).pipe(Effect.scoped)
 
@@ -94,14 +94,14 @@ describe("the event loop", { concurrent: false }, () => {
     Effect.gen(function*() {
       const cluster = yield* MemoryCluster.make()
       const { election, run } = yield* candidate(cluster, "a", { newLease: "lead" })
-      const terms = new Set<() => void>()
+      const active = makeUnsafe()
       const fiber = yield* Effect.forkChild(
-        Effect.provideService(run(election.whileLeading(Effect.sleep("1 second"))), ActiveTerms, terms)
+        Effect.provideService(run(election.whileLeading(Effect.sleep("1 second"))), ActiveTerms, active)
       )
       yield* TestClock.adjust("900 millis")
-      assert.strictEqual(terms.size, 1)
+      assert.strictEqual(active.terms.size, 1)
       yield* TestClock.adjust("100 millis")
       yield* Fiber.join(fiber)
-      assert.strictEqual(terms.size, 0)
+      assert.strictEqual(active.terms.size, 0)
     }))
 })

@@ -14,7 +14,7 @@ import * as Queue from "effect/Queue"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { ActiveTerms } from "../../src/internal/election/activeTerms.ts"
+import { ActiveTerms, makeUnsafe as makeActiveTerms } from "../../src/internal/election/activeTerms.ts"
 import * as LeaderElection from "../../src/LeaderElection.ts"
 import { LeaderElectionConfig, type Settings } from "../../src/LeaderElectionConfig.ts"
 import { Leadership } from "../../src/Leadership.ts"
@@ -270,7 +270,7 @@ const contextOf = (process: Process, witness: boolean, loggerThrows: boolean) =>
   const context = makeContext(process.clock, process.tasks, process.dice).pipe(
     Context.add(Metric.MetricRegistry, new Map()),
     // Each process has its own; a default is this one's, and would keep what is dead.
-    Context.add(ActiveTerms, new Set()),
+    Context.add(ActiveTerms, makeActiveTerms()),
     Context.add(SuspendWitness, witness ? () => BigInt(process.uptime()) : undefined)
   )
   return world.tracing || loggerThrows

@@ -47,6 +47,8 @@ export interface Tenure {
   gone: LossCause | undefined
   /** The program has ended, or is being ended by its own side. */
   over: boolean
+  /** Called at once when the validity was prolonged or is over. */
+  onMove: () => void
 }
 
 interface Confirmation {
@@ -88,7 +90,8 @@ export const make = (options: {
   term: undefined,
   lost: undefined,
   gone: undefined,
-  over: false
+  over: false,
+  onMove: () => {}
 })
 
 /** What is left of the leadership's validity: a function of time, never a stored flag. */
@@ -101,6 +104,7 @@ export const validity = (tenure: Tenure, now: Moment, renewDeadline: bigint): bi
 export const lose = (tenure: Tenure, cause: LossCause): void => {
   if (tenure.lost === undefined) {
     tenure.lost = cause
+    tenure.onMove()
     Deferred.doneUnsafe(tenure.loss, Effect.succeed(cause))
   }
 }
@@ -110,6 +114,7 @@ const succeed = (tenure: Tenure, start: Moment): void => {
     return
   }
   tenure.validFrom = start
+  tenure.onMove()
   if (tenure.failed !== undefined && tenure.failed.start <= start.monotonic) {
     tenure.failed = undefined
   }
