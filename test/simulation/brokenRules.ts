@@ -5,6 +5,7 @@
  */
 import { readFileSync } from "node:fs"
 import { registerHooks } from "node:module"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Misuse } from "./Simulation.ts"
 
@@ -389,7 +390,7 @@ export const apply = (rule: BrokenRule, file: string, source: string): string =>
 export const breakRule = (rule: BrokenRule): void => {
   const broken = new Map<string, string>()
   for (const { file } of rule.edits) {
-    const path = `${src}${file}`
+    const path = join(src, file)
     broken.set(path, apply(rule, file, readFileSync(path, "utf8")))
   }
   registerHooks({

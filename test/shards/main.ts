@@ -1,0 +1,129 @@
+/**
+ * `npm run simulate:shards -- [--runs N] [--from K] [--workers W]`, `--seed N --trace`, `--broken`.
+ */
+import { availableParallelism } from "node:os"
+import { parseArgs } from "node:util"
+import { Worker } from "node:worker_threads"
+import type { BrokenRule } from "../simulation/brokenRules.ts"
+import { brokenRules } from "./brokenRules.ts"
+import { simulate } from "./scenarios.ts"
+import type { Job, Report } from "./worker.ts"
+
+const usage = `npm run simulate:shards -- [options]
+
+The model of members, shards and the rule that shares them.
+
+  --runs N      how many runs (1000)
+  --from K      the seed of the first (1)
+  --seed N      one seed; with --trace, its timeline
+  --workers W   threads (one for each processor)
+  --broken      each broken rule, until a seed finds it
+`
+
+const { values } = parseArgs({
+  options: {
+    runs: { type: "string", default: "1000" },
+    from: { type: "string", default: "1" },
+    seed: { type: "string" },
+    trace: { type: "boolean" },
+    workers: { type: "string", default: `${availableParallelism()}` },
+    broken: { type: "boolean" },
+    help: { type: "boolean" }
+  }
+})
+
+const integer = (name: "runs" | "from" | "seed" | "workers"): number => {
+  const text = values[name] ?? ""
+  if (!/^[1-9][0-9]{0,14}$/.test(text)) {
+    console.error(`--${name} ${text}: give a whole number, 1 or more`)
+    process.exit(2)
+  }
+  return Number(text)
+}
+
+const work = (job: Job, onReport: (report: Report) => void): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: job })
+    worker.on("message", onReport)
+    worker.on("error", reject)
+    worker.on("exit", () => resolve())
+  })
+
+const runOne = (seed: number): boolean => {
+  const { timeline, violation, ...figures } = simulate(seed, { trace: values.trace === true })
+  console.log(timeline.join("\n"))
+  console.log(figures)
+  console.log(violation === undefined ? "no violation" : `${violation.invariant}: ${violation.message}`)
+  return violation === undefined
+}
+
+const runSeeds = async (from: number, runs: number, workers: number): Promise<boolean> => {
+  const began = performance.now()
+  const rows = new Map<string, { runs: number; shards: number; moves: number; longest: number; violations: number }>()
+  await Promise.all(
+    Array.from(
+      { length: workers },
+      (_, index) =>
+        work({ from: from + index, to: from + runs - 1, step: workers, rule: undefined, stop: false }, (report) => {
+          const row = rows.get(report.scenario) ?? { runs: 0, shards: 0, moves: 0, longest: 0, violations: 0 }
+          rows.set(report.scenario, {
+            runs: row.runs + 1,
+            shards: row.shards + report.shards,
+            moves: row.moves + report.moves,
+            longest: Math.max(row.longest, report.longestLeaderless),
+            violations: row.violations + (report.invariant === undefined ? 0 : 1)
+          })
+          if (report.invariant !== undefined) {
+            console.log(`seed ${report.seed} (${report.scenario}): ${report.invariant}: ${report.message}`)
+          }
+        })
+    )
+  )
+  console.log("scenario                    runs   shards    moves  longest without a leader")
+  let violations = 0
+  for (const [scenario, row] of [...rows].sort()) {
+    violations += row.violations
+    console.log(
+      `${scenario.padEnd(24)}${String(row.runs).padStart(8)}${String(row.shards).padStart(9)}` +
+        `${String(row.moves).padStart(9)}${(row.longest / 1000).toFixed(1).padStart(8)} s`
+    )
+  }
+  console.log(`${runs} runs in ${((performance.now() - began) / 1000).toFixed(0)} s: ${violations} violations`)
+  return violations === 0
+}
+
+const runBroken = async (workers: number): Promise<boolean> => {
+  const waiting = [...brokenRules]
+  let found = 0
+  const next = async (): Promise<void> => {
+    const rule: BrokenRule | undefined = waiting.shift()
+    if (rule === undefined) {
+      return
+    }
+    let seen: Report | undefined
+    await work({ from: 1, to: rule.within, step: 1, rule: rule.name, stop: true }, (report) => {
+      seen = report.invariant === undefined ? seen : report
+    })
+    found += seen === undefined ? 0 : 1
+    console.log(
+      seen === undefined
+        ? `NOT FOUND in ${rule.within} runs   ${rule.name}`
+        : `${String(seen.seed).padStart(5)} runs   ${rule.name.padEnd(62)} ${seen.invariant}`
+    )
+    return next()
+  }
+  await Promise.all(Array.from({ length: workers }, next))
+  console.log(`${found} of ${brokenRules.length} broken rules found`)
+  return found === brokenRules.length
+}
+
+if (values.help === true) {
+  console.log(usage)
+} else {
+  const ok = values.seed !== undefined
+    ? runOne(integer("seed"))
+    : values.broken === true
+    ? await runBroken(integer("workers"))
+    : await runSeeds(integer("from"), integer("runs"), integer("workers"))
+  process.exitCode = ok ? 0 : 1
+}
