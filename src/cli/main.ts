@@ -74,7 +74,7 @@ const layerPresenter = CliOutput.layerPresenter({
         // An unknown option of `run` may be one of COMMAND.
         const hint = event.commandPath.at(-1) === "run" && !process.argv.includes("--") ? `; ${remedy}` : ""
         for (const error of event.errors) {
-          Log.writeLine(`${path}: ${error.message.replace(/\s*\n\s*/g, " ")}${hint} (see ${path} --help)`)
+          Log.tell(`${path}: ${error.message.replace(/\s*\n\s*/g, " ")}${hint} (see ${path} --help)`)
         }
       })
       : CliOutput.defaultPresenter.present(event)
@@ -99,7 +99,7 @@ const conclude = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
 const tell = (message: string): Effect.Effect<void> =>
   Effect.suspend(() =>
     format === "text"
-      ? Effect.sync(() => Log.writeLine(`${programName}: ${message}`))
+      ? Effect.sync(() => Log.tell(`${programName}: ${message}`))
       : Effect.provide(Effect.logError(message), Logger.layer([Log.logger(format)]))
   )
 

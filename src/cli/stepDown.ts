@@ -20,6 +20,7 @@ import { LeaseStore } from "../LeaseStore.ts"
 import { exitCodes } from "./shared/exitCodes.ts"
 import { CommandFailure } from "./shared/failure.ts"
 import * as Options from "./shared/options.ts"
+import { line } from "./shared/printable.ts"
 
 const failed = (message: string): CommandFailure => new CommandFailure({ message, exitCode: exitCodes.failure })
 
@@ -45,7 +46,9 @@ const ask = Effect.fnUntraced(function*(key: LeaseKey) {
     const instance = found.annotations[instanceAnnotation]
     if (instance === undefined) {
       return yield* failed(
-        `${found.holderIdentity} holds the Lease ${lease}, but it is not one of ours (the Lease has no annotation ` +
+        `${
+          line(found.holderIdentity)
+        } holds the Lease ${lease}, but it is not one of ours (the Lease has no annotation ` +
           `${instanceAnnotation}), and does not know how to step down: end its process instead`
       )
     }
@@ -84,7 +87,7 @@ const lookUntil = Effect.fnUntraced(function*(
 
 const stepDown = Effect.fnUntraced(function*(key: LeaseKey, timeout: Duration.Duration) {
   const before = yield* ask(key)
-  const leader = before.holderIdentity
+  const leader = line(before.holderIdentity)
   const start = yield* Clock.monotonicTimeNanos
   const after = Effect.map(
     Clock.monotonicTimeNanos,
@@ -102,7 +105,7 @@ const stepDown = Effect.fnUntraced(function*(key: LeaseKey, timeout: Duration.Du
   yield* Console.log(
     next === undefined || next.holderIdentity === ""
       ? `nobody has taken the Lease ${formatKey(key)} within ${format(timeout)}`
-      : `${next.holderIdentity} holds the Lease now (after ${yield* after})`
+      : `${line(next.holderIdentity)} holds the Lease now (after ${yield* after})`
   )
 })
 

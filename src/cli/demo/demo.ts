@@ -20,6 +20,7 @@ import { type CandidateEvent, decodeLine } from "../run/candidateEvent.ts"
 import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
 import * as Options from "../shared/options.ts"
+import * as Printable from "../shared/printable.ts"
 import { gaps, measured, paint, render } from "../shared/timeline.ts"
 import * as Screen from "../shared/timelineScreen.ts"
 import { judge, type Term } from "./judge.ts"
@@ -137,7 +138,7 @@ export const demo = Effect.fnUntraced(
     const { colors } = screen
     const told: Array<string> = []
     const say = (text: string, at: number, color?: string) => {
-      const line = `${(since(at) / 1000).toFixed(1).padStart(5)} s  ${paint(text, color, colors)}`
+      const line = `${(since(at) / 1000).toFixed(1).padStart(5)} s  ${paint(Printable.line(text), color, colors)}`
       told.push(line)
       return screen.isLive ? Effect.void : Console.log(line)
     }

@@ -14,6 +14,7 @@ import { KubernetesClient } from "../../kubernetes/KubernetesClient.ts"
 import { describe, type KubernetesError, status as statusOf } from "../../kubernetes/KubernetesError.ts"
 import type { Settings } from "../../LeaderElectionConfig.ts"
 import { decode, formatKey, type LeaseRecord } from "../../LeaseRecord.ts"
+import { line } from "../shared/printable.ts"
 import { measured } from "../shared/timeline.ts"
 
 /**
@@ -297,7 +298,7 @@ export const lease = Effect.fnUntraced(function*(settings: Settings) {
     return { checks: [lease("failed", `${key} is no Lease: ${decoded.failure.message}`)], record: undefined }
   }
   const record = decoded.success
-  const holder = record.holderIdentity === "" ? "nobody holds it" : `held by ${record.holderIdentity}`
+  const holder = record.holderIdentity === "" ? "nobody holds it" : `held by ${line(record.holderIdentity)}`
   return { checks: [lease("passed", `${key} exists; ${holder}`), ...suspicious(settings, record)], record }
 })
 
@@ -317,7 +318,7 @@ export const suspicious = (settings: Settings, record: LeaseRecord): ReadonlyArr
     ...(record.strategy !== undefined
       ? [lease(
         "warning",
-        `Kubernetes elects its holder too (coordinated leader election, ${record.strategy})`,
+        `Kubernetes elects its holder too (coordinated leader election, ${line(record.strategy)})`,
         "Find the LeaseCandidate that names this Lease, and use another name for one of the two."
       )]
       : []),
@@ -344,7 +345,7 @@ const pod = Effect.fnUntraced(function*(
 ) {
   const client = yield* KubernetesClient
   const pod = check(name)
-  const called = `${wanted.name} with uid ${wanted.uid}`
+  const called = `${line(wanted.name)} with uid ${line(wanted.uid)}`
   const result = yield* Effect.result(client.request({
     method: "GET",
     path: `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(wanted.name)}`

@@ -20,6 +20,7 @@ import { formatKey } from "../../LeaseRecord.ts"
 import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
 import * as Options from "../shared/options.ts"
+import { block } from "../shared/printable.ts"
 import { paint } from "../shared/timeline.ts"
 import * as Screen from "../shared/timelineScreen.ts"
 import * as Checks from "./checks.ts"
@@ -64,7 +65,10 @@ const signs: Record<Checks.Check["outcome"], { readonly text: string; readonly c
 
 const show = ({ found, name, outcome, remedy }: Checks.Check, colors: boolean): string => {
   const { color, text } = signs[outcome]
-  const indented = [found, ...(remedy === undefined ? [] : [remedy])].join("\n").replaceAll("\n", `\n${" ".repeat(27)}`)
+  const indented = block([found, ...(remedy === undefined ? [] : [remedy])].join("\n")).replaceAll(
+    "\n",
+    `\n${" ".repeat(27)}`
+  )
   return `${paint(text.padEnd(8), color, colors)} ${name.padEnd(17)} ${indented}`
 }
 

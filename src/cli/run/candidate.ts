@@ -18,6 +18,7 @@ import { LeaderElection, whileLeadingForever } from "../../LeaderElection.ts"
 import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import { Leadership } from "../../Leadership.ts"
 import * as Options from "../shared/options.ts"
+import { json } from "../shared/printable.ts"
 import type { CandidateEvent } from "./candidateEvent.ts"
 
 export interface Behaviour {
@@ -54,7 +55,7 @@ export const candidate = Effect.fnUntraced(
           leader: Option.getOrNull(leader),
           ...fields
         }
-        return JSON.stringify(value)
+        return json(value)
       })
 
     const emit = (event: CandidateEvent["event"], fields?: Fields) => Effect.flatMap(line(event, fields), Console.log)

@@ -24,6 +24,7 @@ import * as LeaderHealth from "../../LeaderHealth.ts"
 import { Leadership } from "../../Leadership.ts"
 import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
+import { json } from "../shared/printable.ts"
 
 /** What `/leader` and `/changes` tell. */
 interface Answer {
@@ -138,8 +139,9 @@ export const serve = Effect.fnUntraced(
 
     const leader = Effect.gen(function*() {
       const body = yield* answer
-      return HttpServerResponse.jsonUnsafe(body, {
+      return HttpServerResponse.text(json(body), {
         status: body.leading ? 200 : 503,
+        contentType: "application/json",
         headers: { "cache-control": "no-store" }
       })
     })
@@ -149,7 +151,7 @@ export const serve = Effect.fnUntraced(
         Stream.merge(Stream.map(election.changes, () => undefined), SubscriptionRef.changes(current)).pipe(
           Stream.mapEffect(() => answer),
           Stream.changesWith(isSame),
-          Stream.map((body) => `event: change\ndata: ${JSON.stringify(body)}\n\n`),
+          Stream.map((body) => `event: change\ndata: ${json(body)}\n\n`),
           Stream.merge(Stream.map(Stream.tick(heartbeat), () => ": still here\n\n")),
           Stream.interruptWhen(Deferred.await(closing)),
           Stream.encodeText

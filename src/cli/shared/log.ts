@@ -6,8 +6,10 @@
  */
 import * as Cause from "effect/Cause"
 import * as Logger from "effect/Logger"
+import * as Record from "effect/Record"
 import * as References from "effect/References"
 import { writeSync } from "node:fs"
+import { block, json, line } from "./printable.ts"
 
 export type Format = "text" | "json"
 
@@ -18,23 +20,26 @@ export const formatLine = (format: Format) => (options: Logger.Options<unknown>)
   const annotations = fiber.getRef(References.CurrentLogAnnotations)
   const causeText = cause.reasons.length > 0 ? Cause.pretty(cause) : undefined
   if (format === "json") {
-    return JSON.stringify({
+    return json({
       timestamp: date.toISOString(),
       level: logLevel.toUpperCase(),
-      message: text,
-      ...annotations,
-      ...(causeText !== undefined && { cause: causeText })
+      message: block(text),
+      ...Record.map(annotations, (value) => typeof value === "string" ? line(value) : value),
+      ...(causeText !== undefined && { cause: block(causeText) })
     })
   }
-  const fields = Object.entries(annotations).map(([name, value]) => ` ${name}=${show(value)}`).join("")
-  const line = `${date.toISOString()} ${logLevel.toUpperCase().padEnd(5)} ${text}${fields}`
-  return causeText === undefined ? line : `${line}\n${causeText}`
+  const fields = Object.entries(annotations).map(([name, value]) => ` ${name}=${line(show(value))}`).join("")
+  const first = `${date.toISOString()} ${logLevel.toUpperCase().padEnd(5)} ${block(text)}${fields}`
+  return causeText === undefined ? first : block(`${first}\n${causeText}`)
 }
 
 const show = (value: unknown): string => typeof value === "string" ? value : JSON.stringify(value) ?? String(value)
 
+/** Tells a person something, in as many lines as it has. */
+export const tell = (text: string): void => writeLine(block(text))
+
 /** Writes to stderr at once, so that nothing is lost when the process ends; a stderr that nobody reads is no reason to. */
-export const writeLine = (line: string): void => {
+const writeLine = (line: string): void => {
   try {
     writeSync(2, `${line}\n`)
   } catch {

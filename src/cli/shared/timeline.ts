@@ -4,6 +4,7 @@
  *
  * @internal
  */
+import { line } from "./printable.ts"
 
 /**
  * What a row shows at a time.
@@ -167,7 +168,7 @@ export const shortLabels = (identities: ReadonlyArray<string>): ReadonlyArray<st
   return identities.map((identity) => {
     const [, pod, uid] = ofPod.exec(identity) ?? []
     const label = pod === undefined ? identity : pods.indexOf(pod) === pods.lastIndexOf(pod) ? pod : `${pod}_${uid}`
-    return label.length > 40 ? `${label.slice(0, 39)}…` : label
+    return line(label, label.length > 40 ? 39 : 40)
   })
 }
 

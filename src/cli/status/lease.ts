@@ -5,6 +5,7 @@
  */
 import * as MicroTime from "../../internal/protocol/microTime.ts"
 import { instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
+import { line } from "../shared/printable.ts"
 
 /**
  * Whose record it is, by what stands in it.
@@ -110,8 +111,12 @@ export const toStatus = (
 
 const ago = (value: number | null): string => value === null ? "-" : `${Math.round(value)}s`
 
+/** No cell is wider than a name can be, which is longer than any other text that is not made up. */
+const widest = 253
+
 /** Columns as kubectl's: upper case, three spaces apart, nothing after the last. */
-export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => {
+export const table = (given: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => {
+  const rows = given.map((row) => row.map((cell) => line(cell, widest)))
   const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? []
   return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("   ").trimEnd())
 }

@@ -16,6 +16,7 @@ import { decode } from "../../LeaseRecord.ts"
 import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
 import * as Options from "../shared/options.ts"
+import { json } from "../shared/printable.ts"
 import { type Status, toStatus, toTable } from "./lease.ts"
 
 const group = "/apis/coordination.k8s.io/v1"
@@ -114,7 +115,7 @@ export const status = Effect.fnUntraced(function*(options: {
     }
   }
   if (options.output === "json") {
-    yield* Console.log(JSON.stringify(found, undefined, 2))
+    yield* Console.log(json(found, 2))
   } else if (found.length > 0) {
     yield* Console.log(toTable(found, { namespaces: namespace === undefined }).join("\n"))
   } else if (missing.length === 0) {

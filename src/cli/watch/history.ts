@@ -9,6 +9,7 @@
  */
 import { instanceOf, isSignOfLife } from "../../internal/protocol/observation.ts"
 import type { LeaseRecord } from "../../LeaseRecord.ts"
+import { line } from "../shared/printable.ts"
 import { measured, type Row, type Span } from "../shared/timeline.ts"
 
 /**
@@ -130,7 +131,7 @@ export const step = (history: History, look: Look, at: number): Step => {
         ? quiet(history)
         : {
           history: free(history, until),
-          news: [{ kind: "free", text: `${history.lease.holderIdentity} has not renewed it: it has run out` }]
+          news: [{ kind: "free", text: `${line(history.lease.holderIdentity)} has not renewed it: it has run out` }]
         }
     }
     case "Absent":
@@ -160,8 +161,8 @@ const seeNobody = (history: History, lease: LeaseRecord | undefined, at: number)
     : before.holderIdentity === ""
     ? undefined
     : lease.leaseDurationSeconds === 1
-    ? `${before.holderIdentity} has released it${forHowLong(history, at)}`
-    : `was emptied; ${before.holderIdentity} was its holder${forHowLong(history, at)}`
+    ? `${line(before.holderIdentity)} has released it${forHowLong(history, at)}`
+    : `was emptied; ${line(before.holderIdentity)} was its holder${forHowLong(history, at)}`
   return {
     history: history.freeSince === undefined ? free(next, at) : next,
     news: text === undefined ? [] : [{ kind: "free", text }]
@@ -178,33 +179,35 @@ const seeHolder = (history: History, lease: LeaseRecord, at: number): Step => {
   })
   const description = `(transitions ${lease.leaseTransitions}, version ${lease.resourceVersion})`
   if (before === "unknown") {
-    return begin(`${holder} holds it ${description}`)
+    return begin(`${line(holder)} holds it ${description}`)
   }
   const wasHolder = before !== "absent" && before.uid === lease.uid && before.holderIdentity === holder
   if (!wasHolder) {
     return begin(
-      `${holder} takes it ${description}` +
+      `${line(holder)} takes it ${description}` +
         (freeSince !== undefined
           ? `; nobody held it for ${measured(at - freeSince)}`
           : before === "absent"
           ? ""
-          : ` from ${before.holderIdentity}${forHowLong(history, at)}`)
+          : ` from ${line(before.holderIdentity)}${forHowLong(history, at)}`)
     )
   }
   if (!isSignOfLife(before, lease)) {
     return quiet(next)
   }
   if (heldSince === undefined) {
-    return begin(`${holder} renews it again${freeSince === undefined ? "" : `, after ${measured(at - freeSince)}`}`)
+    return begin(
+      `${line(holder)} renews it again${freeSince === undefined ? "" : `, after ${measured(at - freeSince)}`}`
+    )
   }
   if (instanceOf(before) !== instanceOf(lease)) {
-    return begin(`${holder} takes it anew ${description}: another process or campaign of this identity`)
+    return begin(`${line(holder)} takes it anew ${description}: another process or campaign of this identity`)
   }
   return before.acquireTime === lease.acquireTime
     ? quiet({ ...next, signOfLifeAt: at })
     : {
       history: turnIntoWait({ ...next, signOfLifeAt: at }, holder, at),
-      news: [{ kind: "held", text: `${holder} begins its term, having waited for ${measured(at - heldSince)}` }]
+      news: [{ kind: "held", text: `${line(holder)} begins its term, having waited for ${measured(at - heldSince)}` }]
     }
 }
 

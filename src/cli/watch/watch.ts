@@ -17,6 +17,7 @@ import type { LeaseError } from "../../LeaseError.ts"
 import { formatKey, type LeaseKey } from "../../LeaseRecord.ts"
 import { LeaseStore } from "../../LeaseStore.ts"
 import * as Options from "../shared/options.ts"
+import { line } from "../shared/printable.ts"
 import { paint, render, shortLabels } from "../shared/timeline.ts"
 import * as Screen from "../shared/timelineScreen.ts"
 import * as History from "./history.ts"
@@ -45,7 +46,7 @@ export const watch = Effect.fnUntraced(
         const { history: next, news } = History.step(history, look, now())
         history = History.forget(next, now() - longest)
         const time = DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe())).slice(11)
-        const lines = news.map(({ kind, text }) => `${time}  ${paint(text, colors[kind], screen.colors)}`)
+        const lines = news.map(({ kind, text }) => `${time}  ${paint(line(text, 2000), colors[kind], screen.colors)}`)
         told.push(...lines)
         told.splice(0, told.length - 100)
         return screen.isLive ? Effect.void : Effect.forEach(lines, (line) => Console.log(line), { discard: true })
@@ -136,7 +137,7 @@ export const watch = Effect.fnUntraced(
         colors: screen.colors
       })
       yield* screen.draw([
-        `${formatKey(key)} (${store.server}): ${history.blind ? "cannot be seen" : `held by ${holder}`}`,
+        `${formatKey(key)} (${store.server}): ${history.blind ? "cannot be seen" : `held by ${line(holder)}`}`,
         "",
         ...lines,
         "",

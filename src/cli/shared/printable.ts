@@ -1,0 +1,45 @@
+/**
+ * Text as it may leave for a terminal or a log. Anybody who may write a Lease
+ * chooses its holderIdentity, and the API server stores every character: ones
+ * that move the cursor, set the title, forge a line of the log, or turn the
+ * direction of writing; and a megabyte of them. Pure.
+ *
+ * @internal
+ */
+
+// What a terminal acts on, what cannot be seen, what ends a line, and halves of characters.
+const unsafe = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu
+
+const escape = (character: string): string => {
+  const code = character.codePointAt(0) ?? 0
+  switch (character) {
+    case "\n":
+      return "\\n"
+    case "\r":
+      return "\\r"
+    case "\t":
+      return "\\t"
+    default:
+      return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`
+  }
+}
+
+const cut = (text: string, limit: number): string => text.length > limit ? `${text.slice(0, limit)}…` : text
+
+/** `text` in one line, at most `limit` characters of it. */
+export const line = (text: string, limit = 300): string => cut(text, limit).replace(unsafe, escape)
+
+/** A message of ours, which may have several lines; none but the first begins where a line of the log does. */
+export const block = (text: string): string =>
+  text.split("\n", 200).map((part, index) => `${index === 0 || /^\s/.test(part) ? "" : "  "}${line(part, 2000)}`)
+    .join("\n")
+
+/** JSON with everything in it, as characters that are safe to print. */
+export const json = (value: unknown, indent?: number): string =>
+  JSON.stringify(value, undefined, indent).replace(
+    unsafe,
+    (character) =>
+      character === "\n" ?
+        character :
+        character.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join("")
+  )
