@@ -20,7 +20,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/cluster/**", "test/faults/**", "test/observability/**"],
+          exclude: ["test/cluster/**", "test/faults/**", "test/observability/**", "test/fence/**"],
           sequence: { concurrent: true },
           // One registry of modules for all files of a worker: to load Effect anew for each took longer than most tests.
           isolate: false,
@@ -39,6 +39,16 @@ export default defineConfig({
           include: ["test/observability/**/*.test.ts"],
           fileParallelism: false,
           testTimeout: 60_000
+        }
+      },
+      {
+        resolve: { alias },
+        test: {
+          // With real databases; see scripts/install-test-daemons.sh.
+          name: "fence",
+          include: ["test/fence/**/*.test.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000
         }
       },
       {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs, from Debian's packages and only where they are missing, what tests start beside Kubernetes: Prometheus with
-# promtool (test/observability), PostgreSQL and libfaketime (test/faults). npm's statsd comes with `npm ci`; the
-# OpenTelemetry Collector is built with Go by its tests.
+# promtool (test/observability), PostgreSQL (test/fence, test/faults), MariaDB (test/fence) and libfaketime (test/faults).
+# npm's statsd comes with `npm ci`; the OpenTelemetry Collector is built with Go by its tests.
 set -euo pipefail
 
 missing=()
@@ -10,6 +10,9 @@ if ! command -v prometheus > /dev/null || ! command -v promtool > /dev/null; the
 fi
 if ! ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1; then
   missing+=(postgresql)
+fi
+if ! command -v mariadbd > /dev/null; then
+  missing+=(mariadb-server-core)
 fi
 if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1; then
   missing+=(faketime)

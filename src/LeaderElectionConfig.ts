@@ -130,6 +130,28 @@ export class LeaderElectionConfig extends Context.Service<LeaderElectionConfig, 
 ) {}
 
 /**
+ * Where the credentials come from, which decides two things: whether their
+ * namespace goes before POD_NAMESPACE, and whether the Lease may name this Pod
+ * as its owner. Provided by the layers that connect to Kubernetes.
+ *
+ * - `"pod"`: the service account of this Pod. Only then is the Lease in the
+ *   Pod's own cluster for certain, and may name the Pod: in another cluster
+ *   Kubernetes would find no such Pod, and delete the Lease.
+ * - `"given"`: a kubeconfig that somebody asked for (an option, KUBECONFIG), or
+ *   a server that the program names. Its namespace goes before POD_NAMESPACE.
+ * - `"found"`: the kubeconfig in the home directory, for want of anything else.
+ *
+ * @category references
+ * @since 0.2.0
+ */
+export const CredentialsOrigin: Context.Reference<"pod" | "given" | "found"> = Context.Reference<
+  "pod" | "given" | "found"
+>(
+  "effect-kubernetes-leader-election/LeaderElectionConfig/CredentialsOrigin",
+  { defaultValue: () => "pod" }
+)
+
+/**
  * The namespace that the credentials belong to: the service account's inside a
  * cluster, the kubeconfig context's outside. It is used where no namespace is
  * given. Provided by the layers that connect to Kubernetes.
@@ -140,6 +162,19 @@ export class LeaderElectionConfig extends Context.Service<LeaderElectionConfig, 
 export const CredentialsNamespace: Context.Reference<string | undefined> = Context.Reference<string | undefined>(
   "effect-kubernetes-leader-election/LeaderElectionConfig/CredentialsNamespace",
   { defaultValue: () => undefined }
+)
+
+/**
+ * Whether what a program does not give is read from the environment. The stores
+ * in memory provide `false`: neither a shell's variables nor a Pod around a
+ * test change what it does.
+ *
+ * @category references
+ * @since 0.2.0
+ */
+export const ReadsEnvironment: Context.Reference<boolean> = Context.Reference<boolean>(
+  "effect-kubernetes-leader-election/LeaderElectionConfig/ReadsEnvironment",
+  { defaultValue: () => true }
 )
 
 /**
@@ -253,6 +288,8 @@ export interface Environment {
   /** As they are set; `""` where a variable is set, but empty. */
   readonly variables: Readonly<Record<string, string | undefined>>
   readonly credentialsNamespace: string | undefined
+  /** See {@link CredentialsOrigin}. */
+  readonly credentialsOrigin: "pod" | "given" | "found"
   readonly process: { readonly hostName: string; readonly processId: number }
   /** Differs between any two processes. */
   readonly random: string
@@ -266,6 +303,8 @@ export interface Environment {
 export interface Resolved {
   readonly settings: Settings
   readonly warnings: ReadonlyArray<string>
+  /** What is as it should be, but may surprise. */
+  readonly notices: ReadonlyArray<string>
 }
 
 const label = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/
@@ -361,6 +400,18 @@ const leaseDurationProblem = (nanos: bigint, shown: string): string | undefined 
     (below === 0n ? show(second) : `${show(below)} or ${show(below + second)}`)
 }
 
+// An empty one of the credentials means none.
+const pickNamespace = (given: string | undefined, environment: Environment): readonly [string | undefined, string] => {
+  const { credentialsNamespace, credentialsOrigin, variables: env } = environment
+  return given != null || env[variables.namespace] !== undefined
+    ? [given ?? env[variables.namespace], called("namespace")]
+    : credentialsNamespace && credentialsOrigin === "given"
+    ? [credentialsNamespace, "namespace (of the credentials)"]
+    : env["POD_NAMESPACE"] !== undefined
+    ? [env["POD_NAMESPACE"], "namespace (POD_NAMESPACE)"]
+    : [credentialsNamespace || undefined, "namespace (of the credentials)"]
+}
+
 /**
  * Makes settings of what the program gives, the environment and the defaults.
  * Fails with one sentence for everything that is wrong, each naming the
@@ -371,8 +422,10 @@ const leaseDurationProblem = (nanos: bigint, shown: string): string | undefined 
 export const resolve = (input: Input, environment: Environment): Result.Result<Resolved, ReadonlyArray<string>> => {
   const problems: Array<string> = []
   const warnings: Array<string> = []
+  const notices: Array<string> = []
   const env = environment.variables
   const inside = (env["KUBERNETES_SERVICE_HOST"] ?? "") !== ""
+  const isOwnCluster = environment.credentialsOrigin === "pod"
 
   const text = (
     value: string,
@@ -404,20 +457,15 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
     ? "give the namespace of the Lease, or add to the container's env: " +
       fieldRef("POD_NAMESPACE", "metadata.namespace")
     : `give the namespace of the Lease: at most 63 small letters, digits and "-", such as ${variables.namespace}=default`
-  // A kubeconfig context may have an empty one, which means none.
-  const credentialsNamespace = environment.credentialsNamespace || undefined
-  const [givenNamespace, namespaceSource] = input.namespace != null || env[variables.namespace] !== undefined
-    ? [input.namespace ?? env[variables.namespace], called("namespace")]
-    : env["POD_NAMESPACE"] !== undefined
-    ? [env["POD_NAMESPACE"], "namespace (POD_NAMESPACE)"]
-    : [credentialsNamespace, "namespace (of the credentials)"]
+  const [givenNamespace, namespaceSource] = pickNamespace(input.namespace, environment)
   const namespace = givenNamespace === undefined
     ? missing(called("namespace"), namespaceRemedy)
     : text(givenNamespace, namespaceSource, namespaceRemedy, labelProblem)
 
   // --- Pod ---
 
-  const needsPod = inside || input.pod != null || env["POD_NAME"] !== undefined || env["POD_UID"] !== undefined
+  const needsPod = isOwnCluster &&
+    (inside || input.pod != null || env["POD_NAME"] !== undefined || env["POD_UID"] !== undefined)
   const podPart = (
     part: "name" | "uid",
     variable: "POD_NAME" | "POD_UID",
@@ -438,10 +486,17 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
   const podUid = podPart("uid", "POD_UID", uidProblem)
   const self = podName === undefined || podUid === undefined ? undefined : { name: podName, uid: podUid }
 
+  if (!isOwnCluster && (inside || self !== undefined)) {
+    notices.push(
+      "The Lease does not name this Pod as its owner, because the credentials are not those of the Pod's own service " +
+        "account: in another cluster Kubernetes would find no such Pod, and delete the Lease"
+    )
+  }
   // An owner has to be in the namespace of what it owns: the garbage collector
   // would find no such Pod beside the Lease, and delete the Lease at once.
-  const podNamespace = env["POD_NAMESPACE"] || (inside ? credentialsNamespace : undefined)
-  const isElsewhere = namespace !== undefined && podNamespace !== undefined && podNamespace !== namespace
+  const podNamespace = env["POD_NAMESPACE"] || (inside ? environment.credentialsNamespace || undefined : undefined)
+  const isElsewhere = isOwnCluster && namespace !== undefined && podNamespace !== undefined &&
+    podNamespace !== namespace
   if (isElsewhere && self !== undefined) {
     warnings.push(
       `${called("namespace")} is ${quote(namespace)}, but this Pod is in ${quote(podNamespace)}: a Lease cannot name ` +
@@ -553,7 +608,7 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
         namespace,
         name,
         identity,
-        pod: isElsewhere ? undefined : self,
+        pod: isElsewhere || !isOwnCluster ? undefined : self,
         leaseDuration: DurationText.fromNanos(leaseDuration),
         renewInterval: DurationText.fromNanos(renewInterval),
         renewDeadline: DurationText.fromNanos(renewDeadline),
@@ -562,7 +617,8 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
         newLease,
         watch
       },
-      warnings
+      warnings,
+      notices
     })
 }
 
@@ -591,7 +647,10 @@ const readVariable = Effect.fnUntraced(function*(variable: string) {
 const readEnvironment: Effect.Effect<Environment, LeaderElectionError> = Effect.gen(function*() {
   const read: Record<string, string | undefined> = {}
   const problems: Array<string> = []
-  for (const variable of [...Object.values(variables), ...podVariables, "KUBERNETES_SERVICE_HOST"]) {
+  const names = (yield* ReadsEnvironment)
+    ? [...Object.values(variables), ...podVariables, "KUBERNETES_SERVICE_HOST"]
+    : []
+  for (const variable of names) {
     const result = yield* Effect.result(readVariable(variable))
     if (Result.isSuccess(result)) {
       read[variable] = result.success
@@ -606,6 +665,7 @@ const readEnvironment: Effect.Effect<Environment, LeaderElectionError> = Effect.
   return {
     variables: read,
     credentialsNamespace: yield* CredentialsNamespace,
+    credentialsOrigin: yield* CredentialsOrigin,
     process: yield* CurrentProcess,
     random: random.toString(16).padStart(10, "0")
   }
@@ -617,17 +677,21 @@ const readEnvironment: Effect.Effect<Environment, LeaderElectionError> = Effect.
  *
  * **Details**
  *
- * - `namespace`: else LEADER_ELECTION_NAMESPACE, POD_NAMESPACE, or that of the
+ * - `namespace`: else LEADER_ELECTION_NAMESPACE, that of a kubeconfig that was
+ *   asked for ({@link CredentialsOrigin}), POD_NAMESPACE, or that of the other
  *   credentials ({@link CredentialsNamespace}).
  * - `pod`: else POD_NAME and POD_UID, which have to be set inside a cluster
- *   (KUBERNETES_SERVICE_HOST is set), whatever the identity. A Pod of another
- *   namespace than the Lease's is left out, with a warning.
+ *   (KUBERNETES_SERVICE_HOST is set), whatever the identity. It is left out, and
+ *   need not be set, where the credentials are not those of the Pod's own
+ *   service account; and, with a warning, in another namespace than the Lease's.
  * - `identity`: else `<pod name>_<pod uid>`; where there is no Pod, host name,
  *   process id and a random part.
  *
  * **Gotchas**
  *
- * A variable that is set but empty is an error, not one that is not set.
+ * A variable that is set but empty is an error, not one that is not set. Where
+ * {@link ReadsEnvironment} is `false` no variable is read, and no Pod is asked
+ * for.
  *
  * @category constructors
  * @since 0.1.0
@@ -639,13 +703,26 @@ export const make: (input?: Input) => Effect.Effect<Settings, LeaderElectionErro
     if (Result.isFailure(resolved)) {
       return yield* invalid(resolved.failure)
     }
-    const { settings, warnings } = resolved.success
+    const { notices, settings, warnings } = resolved.success
+    for (const notice of notices) {
+      yield* Effect.logInfo(notice)
+    }
     for (const warning of warnings) {
       yield* Effect.logWarning(warning)
     }
     return settings
   }
 )
+
+/**
+ * The namespace of the Lease, as {@link make} finds it; `undefined` where there
+ * is none. For tools that look at Leases and take part in no election.
+ *
+ * @category accessors
+ * @since 0.2.0
+ */
+export const namespace = (given?: string | undefined): Effect.Effect<string | undefined, LeaderElectionError> =>
+  Effect.map(readEnvironment, (environment) => pickNamespace(given, environment)[0] || undefined)
 
 // -----------------------------------------------------------------------------
 // Layers

@@ -13,7 +13,7 @@ import * as Schema from "effect/Schema"
  * @category models
  * @since 0.1.0
  */
-export type LeaseVerb = "get" | "create" | "patch" | "watch" | "list"
+export type LeaseVerb = "get" | "create" | "patch" | "watch"
 
 /**
  * The write's guard did not hold: the Lease has changed since the version that
@@ -44,10 +44,16 @@ export class LeaseNotFound
 {}
 
 /**
- * The credentials are known but lack a right. `ownerReferences` is true where
- * only the change of the owner was refused (admission plugin
- * `OwnerReferencesPermissionEnforcement`); `anonymous` where no token arrived
- * at all.
+ * The API server itself refused the request: a right is missing, or something
+ * denied what the rights would allow.
+ *
+ * **Details**
+ *
+ * `deniedBy` is set where no right is missing: it names the admission webhook,
+ * the ValidatingAdmissionPolicy or the plugin that denied the request, whatever
+ * code it chose for that. `ownerReferences` is true where only the change of the
+ * owner was refused (admission plugin `OwnerReferencesPermissionEnforcement`);
+ * `anonymous` where no token arrived at all.
  *
  * @category errors
  * @since 0.1.0
@@ -57,7 +63,8 @@ export class LeaseForbidden
     _tag: Schema.tag("LeaseForbidden"),
     message: Schema.String,
     anonymous: Schema.Boolean,
-    ownerReferences: Schema.Boolean
+    ownerReferences: Schema.Boolean,
+    deniedBy: Schema.optional(Schema.String)
   })
 {}
 
@@ -75,8 +82,8 @@ export class LeaseUnauthorized
 {}
 
 /**
- * The API server understood the request and will never accept it (400, 422),
- * or answered something that is no Lease.
+ * The API server understood the request and will never accept it (400, 413,
+ * 422), as a Status of its own says.
  *
  * @category errors
  * @since 0.1.0
@@ -99,14 +106,15 @@ export class LeaseExpired extends Schema.Error<LeaseExpired>("effect-kubernetes-
 }) {}
 
 /**
- * No answer, or one that asks to come back: a time-out, a broken or refused
- * connection, 429, 5xx.
+ * No answer, one that asks to come back, or one that is not the API server's
+ * own: a time-out, a broken or refused connection, 429, 5xx, the page of a
+ * proxy with any code, a body that is not a Lease.
  *
  * **Details**
  *
  * `outcomeUnknown` is true where a write may have been applied, or may still be
  * applied up to a minute later; false where it certainly was not (the
- * connection was refused, the server answered 429). `retryAfter` is what the
+ * connection was refused, the answer was 429). `retryAfter` is what the
  * server asked for, in milliseconds. `code` is the HTTP status where there was
  * an answer.
  *
@@ -157,7 +165,7 @@ export type LeaseErrorReason = typeof LeaseErrorReason.Type
  */
 export class LeaseError extends Schema.Error<LeaseError>("effect-kubernetes-leader-election/LeaseError")({
   _tag: Schema.tag("LeaseError"),
-  verb: Schema.Literals(["get", "create", "patch", "watch", "list"]),
+  verb: Schema.Literals(["get", "create", "patch", "watch"]),
   namespace: Schema.String,
   name: Schema.String,
   reason: LeaseErrorReason

@@ -100,3 +100,18 @@ export class LeaseStore extends Context.Service<LeaseStore, {
     since: bigint | undefined
   ) => Stream.Stream<LeaseChange, LeaseError>
 }>()("effect-kubernetes-leader-election/LeaseStore") {}
+
+/**
+ * Whether a request must open a new connection instead of using an idle one.
+ * `false` by default; the election sets it for an attempt that begins while an
+ * earlier one still awaits its answer. On a dead keep-alive connection (a load
+ * balancer that failed over) all of them would wait in vain. A store without
+ * connections ignores it.
+ *
+ * @category references
+ * @since 0.2.0
+ */
+export const NewConnection: Context.Reference<boolean> = Context.Reference<boolean>(
+  "effect-kubernetes-leader-election/LeaseStore/NewConnection",
+  { defaultValue: () => false }
+)

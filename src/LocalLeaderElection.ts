@@ -20,8 +20,8 @@ import * as MemoryLeaseStore from "./testing/MemoryLeaseStore.ts"
  *
  * **Details**
  *
- * `name` and `namespace` are by default `local`; everything else is as for
- * `LeaderElection.layer`. Logs a warning, so that it is not left in by mistake.
+ * `name` and `namespace` are by default `local`; what else is not given has its
+ * default: the environment is not read. Logs a warning, so that it is not left in by mistake.
  *
  * **Gotchas**
  *

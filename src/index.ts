@@ -7,6 +7,12 @@
 /** Notices a blocked event loop, and ends terms that are over. */
 export * as EventLoopMonitor from "./EventLoopMonitor.ts"
 
+/** Transactions that commit only in the term of their leader. */
+export * as Fence from "./Fence.ts"
+
+/** Fencing tokens over HTTP. */
+export * as FenceHttp from "./FenceHttp.ts"
+
 /** Connection and credentials of the Kubernetes API. */
 export * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
 

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Config, ConfigProvider, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as LeaderElection from "../src/LeaderElection.ts"
+import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "../src/LeaderElectionError.ts"
 import type { LeaderElectionStatus } from "../src/LeaderElectionStatus.ts"
 import { Leadership } from "../src/Leadership.ts"
@@ -356,6 +357,8 @@ describe("layers", () => {
       assert.strictEqual(yield* Fiber.join(fiber), "a")
     }).pipe(
       Effect.provide(LeaderElection.layer({ name: "x", identity: "a" })),
+      // As below a store that does not say otherwise: the one in memory does.
+      Effect.provideService(LeaderElectionConfig.ReadsEnvironment, true),
       Effect.provide(MemoryLeaseStore.layerMemory()),
       Effect.provideService(
         ConfigProvider.ConfigProvider,

@@ -19,6 +19,7 @@ const inCluster: Variables = {
 const environment = (variables: Variables, facts: Facts = {}): LeaderElectionConfig.Environment => ({
   variables,
   credentialsNamespace: undefined,
+  credentialsOrigin: "pod",
   process: { hostName: "laptop", processId: 42 },
   random: "00c0ffee00",
   ...facts
@@ -85,6 +86,100 @@ describe("LeaderElectionConfig", () => {
     })
   })
 
+  describe("the namespace", () => {
+    const variables = { LEADER_ELECTION_NAMESPACE: "variable", POD_NAMESPACE: "pod" }
+    const namespace = (
+      given: string | undefined,
+      origin: LeaderElectionConfig.Environment["credentialsOrigin"],
+      credentialsNamespace: string | undefined,
+      ...names: ReadonlyArray<keyof typeof variables>
+    ) =>
+      settings(
+        { name: "jobs", namespace: given },
+        Object.fromEntries(names.map((name) => [name, variables[name]])),
+        { credentialsNamespace, credentialsOrigin: origin }
+      ).namespace
+
+    it.each(["pod", "given", "found"] as const)("is the option, then its variable (credentials: %s)", (origin) => {
+      assert.strictEqual(
+        namespace("option", origin, "theirs", "LEADER_ELECTION_NAMESPACE", "POD_NAMESPACE"),
+        "option"
+      )
+      assert.strictEqual(
+        namespace(undefined, origin, "theirs", "LEADER_ELECTION_NAMESPACE", "POD_NAMESPACE"),
+        "variable"
+      )
+      assert.strictEqual(namespace(undefined, origin, "theirs"), "theirs")
+      assert.strictEqual(namespace(undefined, origin, undefined, "POD_NAMESPACE"), "pod")
+    })
+
+    it("is then that of a kubeconfig that was asked for, before POD_NAMESPACE, but of no other credentials", () => {
+      assert.strictEqual(namespace(undefined, "given", "theirs", "POD_NAMESPACE"), "theirs")
+      assert.strictEqual(namespace(undefined, "found", "theirs", "POD_NAMESPACE"), "pod")
+      assert.strictEqual(namespace(undefined, "pod", "theirs", "POD_NAMESPACE"), "pod")
+    })
+
+    it.effect("is found in this order by tools too", () =>
+      Effect.gen(function*() {
+        assert.strictEqual(yield* LeaderElectionConfig.namespace(), "theirs")
+        assert.strictEqual(yield* LeaderElectionConfig.namespace("option"), "option")
+      }).pipe(
+        Effect.provideService(LeaderElectionConfig.CredentialsOrigin, "given"),
+        Effect.provideService(LeaderElectionConfig.CredentialsNamespace, "theirs"),
+        Effect.provideService(
+          ConfigProvider.ConfigProvider,
+          ConfigProvider.fromUnknown({ POD_NAMESPACE: "pod" })
+        )
+      ))
+  })
+
+  describe("with credentials that are not the Pod's own", () => {
+    const elsewhere: Facts = { credentialsNamespace: "theirs", credentialsOrigin: "given" }
+    const notice =
+      "The Lease does not name this Pod as its owner, because the credentials are not those of the Pod's " +
+      "own service account: in another cluster Kubernetes would find no such Pod, and delete the Lease"
+
+    it("names no owner, and says so once", () => {
+      for (const origin of ["given", "found"] as const) {
+        const resolved = succeed({ name: "jobs", namespace: "shop" }, inCluster, {
+          ...elsewhere,
+          credentialsOrigin: origin
+        })
+        assert.isUndefined(resolved.settings.pod)
+        assert.strictEqual(
+          resolved.settings.identity,
+          "web-7d4b9-abcde_0b5e7a3c-6c1f-4a56-9d7e-0a8f3c2b1d00"
+        )
+        assert.deepStrictEqual([resolved.warnings, resolved.notices], [[], [notice]])
+      }
+      assert.deepStrictEqual(succeed({ name: "jobs" }, inCluster).notices, [])
+    })
+
+    it("needs no POD_NAME and POD_UID inside a cluster", () => {
+      const resolved = succeed({ name: "jobs" }, { KUBERNETES_SERVICE_HOST: "10.96.0.1", POD_NAME: "web" }, elsewhere)
+      assert.strictEqual(resolved.settings.namespace, "theirs")
+      assert.strictEqual(resolved.settings.identity, "laptop_42_00c0ffee00")
+      assert.deepStrictEqual(resolved.notices, [notice])
+    })
+
+    it("says nothing outside of any Pod", () => {
+      assert.deepStrictEqual(succeed({ name: "jobs" }, {}, elsewhere).notices, [])
+    })
+
+    it.effect("logs it in one line", () =>
+      Effect.gen(function*() {
+        const lines: Array<string> = []
+        yield* LeaderElectionConfig.make({ name: "jobs" }).pipe(
+          Effect.provideService(LeaderElectionConfig.CredentialsOrigin, "given"),
+          Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromUnknown(inCluster)),
+          Effect.provide(Logger.layer([Logger.make(({ logLevel, message }) => {
+            lines.push(`${logLevel} ${message}`)
+          })]))
+        )
+        assert.deepStrictEqual(lines, [`Info ${notice}`])
+      }))
+  })
+
   describe("inside a cluster", () => {
     it("needs nothing but the name and the Pod", () => {
       assert.deepStrictEqual(succeed({}, { ...inCluster, LEADER_ELECTION_NAME: "jobs" }), {
@@ -95,7 +190,8 @@ describe("LeaderElectionConfig", () => {
           identity: "web-7d4b9-abcde_0b5e7a3c-6c1f-4a56-9d7e-0a8f3c2b1d00",
           pod: { name: "web-7d4b9-abcde", uid: "0b5e7a3c-6c1f-4a56-9d7e-0a8f3c2b1d00" }
         },
-        warnings: []
+        warnings: [],
+        notices: []
       })
     })
 

@@ -1,6 +1,7 @@
-import { assert, it } from "@effect/vitest"
-import { Effect, Logger } from "effect"
+import { assert, describe, it } from "@effect/vitest"
+import { ConfigProvider, Duration, Effect, Layer, Logger } from "effect"
 import { LeaderElection, Leadership, LocalLeaderElection } from "effect-kubernetes-leader-election"
+import { LeaseFaults, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 
 it.effect("leads at once, and says that it is local", () =>
   Effect.gen(function*() {
@@ -16,3 +17,40 @@ it.effect("leads at once, and says that it is local", () =>
     assert.deepStrictEqual(lease, { namespace: "local", name: "local" })
     assert.isTrue(lines.some((line) => line.startsWith("Warn: This election is local")))
   }))
+
+describe("an election in memory reads no environment, in a Pod without POD_NAME and with variables in the shell", () => {
+  const environment = ConfigProvider.layer(ConfigProvider.fromEnv({
+    env: {
+      KUBERNETES_SERVICE_HOST: "10.0.0.1",
+      POD_NAMESPACE: "ci",
+      LEADER_ELECTION_NAME: "other",
+      LEADER_ELECTION_IDENTITY: "other",
+      LEADER_ELECTION_LEASE_DURATION: "1h",
+      LEADER_ELECTION_WATCH: "perhaps"
+    }
+  }))
+  const memory = LeaderElection.layer({ namespace: "default", name: "x", identity: "a", newLease: "lead" })
+  const layers = {
+    "LocalLeaderElection": LocalLeaderElection.layer({ identity: "a" }),
+    "the store of the testing entry": Layer.provide(memory, MemoryLeaseStore.layerMemory()),
+    "the fault layer, below": memory.pipe(
+      Layer.provide(LeaseFaults.layer),
+      Layer.provide(MemoryLeaseStore.layerMemory())
+    ),
+    "the fault layer, composed first": memory.pipe(
+      Layer.provide(Layer.provide(LeaseFaults.layer, MemoryLeaseStore.layerMemory()))
+    )
+  }
+  for (const [title, layer] of Object.entries(layers)) {
+    it.effect(title, () =>
+      Effect.gen(function*() {
+        const { settings } = yield* LeaderElection.LeaderElection
+        assert.strictEqual(Duration.toSeconds(settings.leaseDuration), 15)
+        assert.isUndefined(settings.pod)
+        assert.strictEqual(yield* LeaderElection.whileLeading(Effect.map(Leadership, ({ identity }) => identity)), "a")
+      }).pipe(
+        Effect.provide(layer),
+        Effect.provide(environment)
+      ))
+  }
+})

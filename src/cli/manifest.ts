@@ -154,6 +154,7 @@ const check = (names: Names): Effect.Effect<void, LeaderElectionError | CommandF
   const resolved = resolve({ name, namespace, leaseDuration }, {
     variables: {},
     credentialsNamespace: undefined,
+    credentialsOrigin: "pod",
     process: { hostName: "", processId: 0 },
     random: ""
   })

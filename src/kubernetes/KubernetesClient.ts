@@ -144,8 +144,11 @@ export class KubernetesClient extends Context.Service<KubernetesClient, {
   /** The API server's URL, without a slash at its end. */
   readonly server: string
 
-  /** The namespace of the service account, or of the kubeconfig's context; `undefined` where that has none. */
+  /** The namespace of the service account, or of the kubeconfig's context, which is `default` where that has none. */
   readonly namespace: string | undefined
+
+  /** Where the credentials come from; see `LeaderElectionConfig.CredentialsOrigin`. */
+  readonly origin: "pod" | "given" | "found"
 
   /** Sends a request. Fails with {@link KubernetesError} for anything but a complete 2xx response. */
   readonly request: (request: KubernetesRequest) => Effect.Effect<KubernetesResponse, KubernetesError>
@@ -186,7 +189,7 @@ const verbs: Record<KubernetesRequest["method"], string> = {
 }
 
 const make = Effect.fnUntraced(function*(
-  target: ServiceAccount.Target,
+  target: ServiceAccount.Target & Pick<KubernetesClient["Service"], "origin">,
   limits: TimeLimits | undefined
 ) {
   const server = target.server.replace(/\/+$/, "")
@@ -280,6 +283,7 @@ const make = Effect.fnUntraced(function*(
   return KubernetesClient.of({
     server,
     namespace: target.namespace,
+    origin: target.origin,
     request: Effect.fn("KubernetesClient.request")(
       function*(request) {
         yield* Effect.annotateCurrentSpan({ method: request.method, path: request.path })
@@ -313,23 +317,27 @@ const head = ({ headers, status }: Transport.Answer): KubernetesResponseHead => 
 const parseJson = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Unknown))
 
 const isJson = (answer: Transport.Answer): boolean =>
-  /^application\/(.+\+)?json\b/.test(answer.headers["content-type"] ?? "")
+  /^application\/(.+\+)?json\b/i.test(answer.headers["content-type"] ?? "")
 
 const readBody = Effect.fnUntraced(function*(
   answer: Transport.Answer
 ): Effect.fn.Return<KubernetesResponse, KubernetesErrorReason> {
   const text = yield* Transport.readText(answer)
-  if (!isJson(answer)) {
+  const untyped = answer.headers["content-type"] === undefined
+  if (!isJson(answer) && !untyped) {
     return { ...head(answer), body: text }
   }
   const body = parseJson(text)
-  if (Result.isFailure(body)) {
-    return yield* new KubernetesBodyError({
-      status: answer.status,
-      message: `the answer (${answer.status}) is no JSON: ${shorten(text)}`
-    })
+  if (Result.isSuccess(body)) {
+    return { ...head(answer), body: body.success }
   }
-  return { ...head(answer), body: body.success }
+  if (untyped) {
+    return { ...head(answer), body: text }
+  }
+  return yield* new KubernetesBodyError({
+    status: answer.status,
+    message: `the answer (${answer.status}) is not JSON: ${shorten(text)}`
+  })
 })
 
 // `Stream.timeoutOrElse` asks the wall clock, which may jump: here each read has a limit of its own. Text is decoded
@@ -357,13 +365,14 @@ const readLines = (
         onSuccess: Effect.succeed,
         onFailure: () =>
           Effect.fail(
-            new KubernetesBodyError({ status: answer.status, message: `a line is no JSON: ${shorten(line)}` })
+            new KubernetesBodyError({ status: answer.status, message: `a line is not JSON: ${shorten(line)}` })
           )
       })
     )
   )
 
 const Status = Schema.Struct({
+  kind: Schema.optional(Schema.String),
   message: Schema.optional(Schema.String),
   reason: Schema.optional(Schema.String),
   details: Schema.optional(Schema.Unknown)
@@ -376,20 +385,22 @@ const toStatusError = (
   text: string,
   progress: Transport.Progress
 ): KubernetesStatusError => {
-  const { details, message, reason } = Option.getOrElse(parseStatus(text), (): typeof Status.Type => ({}))
+  const { details, kind, message, reason } = Option.getOrElse(parseStatus(text), (): typeof Status.Type => ({}))
   const seconds = Number.parseInt(answer.headers["retry-after"] ?? "", 10)
+  const fromApiServer = kind === "Status"
   return new KubernetesStatusError({
     status: answer.status,
-    message: message?.trim() || shorten(text) || "no message",
+    message: (fromApiServer ? message?.trim() : shorten(message ?? "")) || shorten(text) || "no message",
     ...(reason !== undefined && { reason }),
     ...(details !== undefined && { details }),
     ...(seconds >= 0 && { retryAfter: Duration.seconds(seconds) }),
-    outcomeUnknown: Transport.outcomeUnknown(progress)
+    fromApiServer,
+    outcomeUnknown: !(fromApiServer && answer.status < 500) && Transport.outcomeUnknown(progress)
   })
 }
 
 const shorten = (text: string): string => {
-  const line = text.trim()
+  const line = text.trim().replace(/\s+/g, " ")
   return line.length > 300 ? `${line.slice(0, 300)}…` : line
 }
 
@@ -429,26 +440,25 @@ const makeInCluster = Effect.fnUntraced(function*(
     port: yield* environment("KUBERNETES_SERVICE_PORT"),
     directory: options?.directory ?? ServiceAccount.defaultDirectory
   })
-  return yield* make(target, options)
+  return yield* make({ ...target, origin: "pod" }, options)
 })
 
 const makeKubeconfig = Effect.fnUntraced(function*(
   options?: TimeLimits & { readonly file?: string | undefined; readonly context?: string | undefined }
 ) {
-  const { context } = options ?? {}
-  if (options?.file !== undefined) {
-    return yield* make(yield* Kubeconfig.make({ files: [options.file], source: options.file, context }), options)
+  const { context, file } = options ?? {}
+  const connect = (files: ReadonlyArray<string>, source: string, origin: "given" | "found") =>
+    Effect.flatMap(Kubeconfig.make({ files, source, context }), (target) => make({ ...target, origin }, options))
+  if (file !== undefined) {
+    return yield* connect([file], file, "given")
   }
   const variable = yield* environment("KUBECONFIG")
   const files = variable?.split(delimiter).filter((file) => file !== "") ?? []
   if (files.length > 0) {
-    return yield* make(yield* Kubeconfig.make({ files, source: `KUBECONFIG=${variable}`, context }), options)
+    return yield* connect(files, `KUBECONFIG=${variable}`, "given")
   }
-  const file = join((yield* environment("HOME")) ?? homedir(), ".kube", "config")
-  return yield* make(
-    yield* Kubeconfig.make({ files: [file], source: "KUBECONFIG is not set", context }),
-    options
-  )
+  const home = join((yield* environment("HOME")) ?? homedir(), ".kube", "config")
+  return yield* connect([home], "KUBECONFIG is not set", context === undefined ? "found" : "given")
 })
 
 /**
@@ -492,22 +502,29 @@ export const layerKubeconfig = (
 ): Layer.Layer<KubernetesClient, KubernetesConfigError> => Layer.effect(KubernetesClient, makeKubeconfig(options))
 
 /**
- * {@link layerInCluster} where `KUBERNETES_SERVICE_HOST` is set, else
- * {@link layerKubeconfig}. Fails where there is neither: nothing is assumed.
+ * What there is, in the order of client-go's controllers: {@link layerKubeconfig}
+ * where `KUBECONFIG` is set, {@link layerInCluster} where
+ * `KUBERNETES_SERVICE_HOST` is, else the kubeconfig in the home directory. Fails
+ * where there is neither: nothing is assumed.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layer: Layer.Layer<KubernetesClient, KubernetesConfigError> = Layer.effect(
   KubernetesClient,
-  Effect.flatMap(environment("KUBERNETES_SERVICE_HOST"), (host) =>
-    host === undefined
-      ? Effect.mapError(makeKubeconfig(), (error) =>
-        new KubernetesConfigError({
+  Effect.gen(function*() {
+    const host = yield* environment("KUBERNETES_SERVICE_HOST")
+    if (host !== undefined && (yield* environment("KUBECONFIG")) === undefined) {
+      return yield* makeInCluster()
+    }
+    return yield* Effect.mapError(makeKubeconfig(), (error) =>
+      host !== undefined
+        ? error
+        : new KubernetesConfigError({
           message: `${error.message} (KUBERNETES_SERVICE_HOST is not set either, so this is no Pod of a cluster)`,
           cause: error
         }))
-      : makeInCluster())
+  })
 )
 
 /**
@@ -555,6 +572,9 @@ export const layerServer = (
         get: Effect.succeed(credentials),
         renew: () => Effect.succeed(credentials)
       }
-      return make({ server: options.server, namespace: options.namespace, credentials: source }, options)
+      return make(
+        { server: options.server, namespace: options.namespace, credentials: source, origin: "given" },
+        options
+      )
     })
   )

@@ -13,11 +13,14 @@ import * as Schema from "effect/Schema"
  *
  * **Details**
  *
- * `reason`, `message` and `details` are those of the Kubernetes `Status` in the
- * body. `reason` is missing where the body was none: 429 is plain text, raw 500s
- * have a message only, and a proxy's page has neither. `retryAfter` is the
- * header's, in milliseconds. A write answered with 3xx or 4xx was not applied;
- * after a 5xx it may have been, or may yet be.
+ * `fromApiServer` is true where the body is a Kubernetes `Status`: then `reason`,
+ * `message` and `details` are its own. It is false for the page of something in
+ * front of the API server, whatever its status, and for the plain text that the
+ * API server sends with 429. `retryAfter` is the header's, in milliseconds.
+ *
+ * A write that the API server itself answered with 4xx was not applied, nor one
+ * that was answered with 429; after anything else it may have been, or may yet
+ * be.
  *
  * @category errors
  * @since 0.1.0
@@ -30,6 +33,7 @@ export class KubernetesStatusError
     message: Schema.String,
     details: Schema.optional(Schema.Unknown),
     retryAfter: Schema.optional(Schema.DurationFromMillis),
+    fromApiServer: Schema.Boolean,
     outcomeUnknown: Schema.Boolean
   })
 {}
@@ -95,7 +99,7 @@ export class KubernetesCredentialsError
 
 /**
  * A 2xx whose body is not the JSON that it is said to be. A write with this
- * answer was applied, but what it led to is not known.
+ * answer may have been applied; what it led to is not known.
  *
  * @category errors
  * @since 0.1.0
@@ -169,6 +173,18 @@ export const describe = (reason: KubernetesErrorReason): string =>
  */
 export const status = (error: KubernetesError): number | undefined =>
   error.reason._tag === "KubernetesStatusError" || error.reason._tag === "KubernetesBodyError"
+    ? error.reason.status
+    : undefined
+
+/**
+ * The HTTP status with which the API server itself refused the request;
+ * `undefined` where there was no answer, or one of something in front of it.
+ *
+ * @category accessors
+ * @since 0.2.0
+ */
+export const refusedWith = (error: KubernetesError): number | undefined =>
+  error.reason._tag === "KubernetesStatusError" && error.reason.fromApiServer && error.reason.status < 500
     ? error.reason.status
     : undefined
 

@@ -30,6 +30,8 @@ import * as MicroTime from "../internal/protocol/microTime.ts"
 import { LeaderElection } from "../LeaderElection.ts"
 import { LeadershipLost, type LossCause } from "../LeaderElectionError.ts"
 import type { LeaderElectionStatus, TakeoverCause, Term } from "../LeaderElectionStatus.ts"
+import { missingRule } from "./internal/missingRule.ts"
+import * as Paths from "./internal/paths.ts"
 import { KubernetesClient } from "./KubernetesClient.ts"
 import * as KubernetesError from "./KubernetesError.ts"
 
@@ -119,7 +121,7 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
     const create = ({ at, note, reason, term, type }: Happening) =>
       client.request({
         method: "POST",
-        path: `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`,
+        path: Paths.events(namespace),
         timeout: "5 seconds",
         body: {
           apiVersion: "events.k8s.io/v1",
@@ -152,21 +154,20 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
     const send = Effect.fnUntraced(function*(happening: Happening) {
       for (let pause = 1; pause <= 32; pause *= 2) {
         const result = yield* Effect.result(create(happening))
+        const refused = Result.isFailure(result) ? KubernetesError.refusedWith(result.failure) : undefined
         // 409: an earlier attempt, of unknown outcome, was applied.
-        if (Result.isSuccess(result) || KubernetesError.status(result.failure) === 409) {
+        if (Result.isSuccess(result) || refused === 409) {
           warned = false
           return
         }
-        const status = KubernetesError.status(result.failure)
-        const hint = status === 403
-          ? `. The Role in namespace ${namespace} lacks this rule: apiGroups ["events.k8s.io"], ` +
-            `resources ["events"], verbs ["create"]`
+        const hint = refused === 403
+          ? `\n${missingRule(namespace, { apiGroup: "events.k8s.io", resource: "events", verb: "create" })}`
           : ""
         yield* (warned ? Effect.logDebug : Effect.logWarning)(
           `An Event on the Lease could not be created: ${result.failure.message}${hint}`
         )
         warned = true
-        if (status !== undefined && status >= 400 && status < 500 && status !== 401 && status !== 429) {
+        if (refused !== undefined && refused !== 401 && refused !== 429) {
           return
         }
         yield* Effect.sleep(`${pause} seconds`)

@@ -4,6 +4,7 @@
  *
  * @since 0.2.0
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as LeaderElection from "../LeaderElection.ts"
@@ -15,14 +16,18 @@ import type { KubernetesConfigError } from "./KubernetesError.ts"
 import * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
 
 /**
- * The namespace of the credentials: where the Lease is, unless something says otherwise.
+ * The namespace of the credentials and where they come from: what the settings
+ * of an election have to know of the connection.
  *
  * @category layers
  * @since 0.2.0
  */
-export const layerCredentialsNamespace: Layer.Layer<never, never, KubernetesClient.KubernetesClient> = Layer.effect(
-  LeaderElectionConfig.CredentialsNamespace,
-  Effect.map(KubernetesClient.KubernetesClient, (client) => client.namespace)
+export const layerCredentials: Layer.Layer<never, never, KubernetesClient.KubernetesClient> = Layer.effectContext(
+  Effect.map(KubernetesClient.KubernetesClient, (client) =>
+    Context.empty().pipe(
+      Context.add(LeaderElectionConfig.CredentialsNamespace, client.namespace),
+      Context.add(LeaderElectionConfig.CredentialsOrigin, client.origin)
+    ))
 )
 
 /**
@@ -49,7 +54,7 @@ export const layer = (
 ): Layer.Layer<LeaderElection.LeaderElection, LeaderElectionError, KubernetesClient.KubernetesClient> =>
   LeaderElection.layer(input).pipe(
     Layer.provide(KubernetesLeaseStore.layer),
-    Layer.provide(layerCredentialsNamespace),
+    Layer.provide(layerCredentials),
     Layer.provide(SuspendWitness.layerNode)
   )
 

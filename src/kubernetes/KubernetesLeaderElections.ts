@@ -7,7 +7,7 @@ import * as Layer from "effect/Layer"
 import * as LeaderElections from "../LeaderElections.ts"
 import * as SuspendWitness from "../SuspendWitness.ts"
 import type * as KubernetesClient from "./KubernetesClient.ts"
-import { layerCredentialsNamespace } from "./KubernetesLeaderElection.ts"
+import { layerCredentials } from "./KubernetesLeaderElection.ts"
 import * as KubernetesLeaseStore from "./KubernetesLeaseStore.ts"
 
 /**
@@ -34,6 +34,6 @@ export const layer = (
 ): Layer.Layer<LeaderElections.LeaderElections, never, KubernetesClient.KubernetesClient> =>
   LeaderElections.layer(input).pipe(
     Layer.provide(KubernetesLeaseStore.layerShared),
-    Layer.provide(layerCredentialsNamespace),
+    Layer.provide(layerCredentials),
     Layer.provide(SuspendWitness.layerNode)
   )

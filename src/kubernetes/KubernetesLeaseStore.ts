@@ -33,20 +33,11 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import {
-  LeaseConflict,
-  LeaseError,
-  type LeaseErrorReason,
-  LeaseExpired,
-  LeaseForbidden,
-  LeaseInvalid,
-  LeaseNotFound,
-  LeaseUnauthorized,
-  LeaseUnavailable,
-  type LeaseVerb
-} from "../LeaseError.ts"
+import { LeaseError, type LeaseErrorReason, LeaseUnavailable, type LeaseVerb } from "../LeaseError.ts"
 import { decode, type LeaseKey, toCreateBody, toPatchBody } from "../LeaseRecord.ts"
 import { type LeaseChange, type LeaseResponse, LeaseStore } from "../LeaseStore.ts"
+import * as LeaseErrors from "./internal/leaseError.ts"
+import * as Paths from "./internal/paths.ts"
 import * as SharedWatch from "./internal/sharedWatch.ts"
 import { KubernetesClient, type KubernetesRequest, type KubernetesResponse } from "./KubernetesClient.ts"
 import * as KubernetesError from "./KubernetesError.ts"
@@ -59,9 +50,6 @@ const silence = Duration.seconds(90)
 
 /** How long a watch may take to open. The API server sends the response's head at once. */
 const opening = Duration.seconds(10)
-
-const collection = (key: LeaseKey): string =>
-  `/apis/coordination.k8s.io/v1/namespaces/${encodeURIComponent(key.namespace)}/leases`
 
 /**
  * Makes the store.
@@ -78,21 +66,21 @@ export const make: Effect.Effect<LeaseStore["Service"], never, KubernetesClient>
     options: KubernetesRequest
   ): Effect.Effect<LeaseResponse, LeaseError> =>
     client.request(options).pipe(
-      Effect.mapError((error) => toReason(key, verb, error)),
-      Effect.flatMap((response) => toResponse(response, options.method !== "GET")),
+      Effect.mapError((error) => LeaseErrors.fromRequest(key, verb, error)),
+      Effect.flatMap((response) => toResponse(response, verb)),
       Effect.mapError((reason) => new LeaseError({ verb, ...key, reason }))
     )
 
   return LeaseStore.of({
     server: client.server,
     // No resourceVersion parameter, not even "0": with one the answer may come from a cache.
-    get: (key) => request(key, "get", { method: "GET", path: `${collection(key)}/${encodeURIComponent(key.name)}` }),
+    get: (key) => request(key, "get", { method: "GET", path: Paths.lease(key.namespace, key.name) }),
     create: (key, write) =>
-      request(key, "create", { method: "POST", path: collection(key), body: toCreateBody(key, write) }),
+      request(key, "create", { method: "POST", path: Paths.leases(key.namespace), body: toCreateBody(key, write) }),
     patch: (key, resourceVersion, write) =>
       request(key, "patch", {
         method: "PATCH",
-        path: `${collection(key)}/${encodeURIComponent(key.name)}`,
+        path: Paths.lease(key.namespace, key.name),
         contentType: "application/merge-patch+json",
         body: toPatchBody(resourceVersion, write)
       }),
@@ -192,7 +180,7 @@ const watch = (
       // Spread, so that the watches of many replicas do not end together.
       const timeoutSeconds = yield* Random.nextIntBetween(300, 600)
       const { lines } = yield* client.stream({
-        path: collection(key),
+        path: Paths.leases(key.namespace),
         query: {
           watch: "1",
           fieldSelector: target.name === undefined ? undefined : `metadata.name=${target.name}`,
@@ -206,13 +194,13 @@ const watch = (
       return Stream.concat(
         Stream.succeed<LeaseChange>({ _tag: "Opened" }),
         lines.pipe(
-          Stream.mapError((error) => toReason(key, "watch", error)),
+          Stream.mapError((error) => LeaseErrors.fromRequest(key, "watch", error)),
           Stream.mapEffect((line) => toChange(key, line)),
           Stream.filter((change) => change !== undefined)
         )
       )
     }).pipe(
-      Effect.mapError((error) => toReason(key, "watch", error))
+      Effect.mapError((error) => LeaseErrors.fromRequest(key, "watch", error))
     )
   ).pipe(
     Stream.mapError((reason) => new LeaseError({ verb: "watch", ...key, reason }))
@@ -223,21 +211,12 @@ const watch = (
 
 const toResponse = (
   response: KubernetesResponse,
-  isWrite: boolean
+  verb: LeaseVerb
 ): Effect.Effect<LeaseResponse, LeaseErrorReason> =>
   Effect.mapBoth(decode(response.body), {
     onSuccess: (lease) => ({ lease, serverTime: response.serverTime }),
-    onFailure: (error) => noLease(response.status, error.message, isWrite)
+    onFailure: (error) => LeaseErrors.noLease(verb, response.status, error.message)
   })
-
-// A write that was answered with 2xx was applied, but to which version it led is not known. As with a write whose answer
-// was lost, sending it again on the same version finds that out: it conflicts, and the conflict is followed by a read.
-const noLease = (code: number, problem: string, isWrite: boolean): LeaseErrorReason => {
-  const message = `the answer (${code}) is no Lease: ${problem}`
-  return isWrite
-    ? new LeaseUnavailable({ message, outcomeUnknown: true, code })
-    : new LeaseInvalid({ message })
-}
 
 const WatchEvent = Schema.Struct({ type: Schema.String, object: Schema.Unknown })
 
@@ -246,6 +225,7 @@ const Bookmark = Schema.Struct({
 })
 
 const WatchStatus = Schema.Struct({
+  kind: Schema.optional(Schema.String),
   code: Schema.optional(Schema.Number),
   reason: Schema.optional(Schema.String),
   message: Schema.optional(Schema.String)
@@ -281,154 +261,30 @@ const toChange = (key: LeaseKey, line: unknown): Effect.Effect<LeaseChange | und
       "SchemaError",
       (error) =>
         Effect.fail(
-          new LeaseInvalid({ message: `the watch sent something that is no event of a Lease: ${error.message}` })
+          new LeaseUnavailable({
+            message: `the watch sent something that is not an event of a Lease: ${LeaseErrors.oneLine(error.message)}`,
+            outcomeUnknown: false,
+            code: 200
+          })
         )
     )
   )
 
 /** The Status that a watch which was answered with 200 may still send. */
 const toWatchReason = (key: LeaseKey, object: unknown): LeaseErrorReason => {
-  const { code = 500, message = "no message", reason } = Result.getOrElse(
+  const { code = 500, kind, message = "no message", reason } = Result.getOrElse(
     decodeStatus(object),
     (): typeof WatchStatus.Type => ({})
   )
-  return statusReason(
+  return LeaseErrors.fromStatus(
     key,
     "watch",
     new KubernetesError.KubernetesStatusError({
       status: code,
       message,
       ...(reason !== undefined && { reason }),
+      fromApiServer: kind === "Status",
       outcomeUnknown: false
     })
   )
 }
-
-// --- Errors ---
-
-const toReason = (key: LeaseKey, verb: LeaseVerb, error: KubernetesError.KubernetesError): LeaseErrorReason => {
-  const { reason } = error
-  switch (reason._tag) {
-    case "KubernetesStatusError":
-      return statusReason(key, verb, reason)
-    case "KubernetesBodyError":
-      return verb === "watch"
-        ? new LeaseInvalid({ message: reason.message })
-        : noLease(reason.status, reason.message, verb !== "get")
-    case "KubernetesConnectionError":
-    case "KubernetesTimeoutError":
-    case "KubernetesCredentialsError":
-      return new LeaseUnavailable({
-        message: reason.message,
-        outcomeUnknown: KubernetesError.isOutcomeUnknown(error),
-        cause: error
-      })
-  }
-}
-
-const statusReason = (
-  key: LeaseKey,
-  verb: LeaseVerb,
-  error: KubernetesError.KubernetesStatusError
-): LeaseErrorReason => {
-  const message = KubernetesError.describe(error)
-  switch (error.status) {
-    case 401:
-      return new LeaseUnauthorized({
-        message: `${message}; the API server did not accept the credentials, which were read again: is the token ` +
-          "expired, of another cluster, or of a service account that is deleted?"
-      })
-    case 403:
-      return forbidden(key, verb, error)
-    case 404:
-      // Anything but the API server itself, a proxy without a backend for one, says so without this reason. Taken for a
-      // missing Lease it would end a term.
-      return error.reason !== "NotFound"
-        ? new LeaseInvalid({
-          message: `${message}; this is not the API server's answer about a Lease: is the URL right?`
-        })
-        : new LeaseNotFound({
-          message: verb === "create" ? `the namespace ${key.namespace} does not exist (${message})` : message
-        })
-    case 409:
-      return new LeaseConflict({ message })
-    case 410:
-      return new LeaseExpired({ message })
-    case 408:
-    case 425:
-    case 429:
-      return unavailable(message, error)
-    default:
-      return error.status >= 500 ? unavailable(message, error) : new LeaseInvalid({ message })
-  }
-}
-
-const unavailable = (message: string, error: KubernetesError.KubernetesStatusError): LeaseErrorReason =>
-  new LeaseUnavailable({
-    message,
-    outcomeUnknown: error.outcomeUnknown,
-    code: error.status,
-    ...(error.retryAfter !== undefined && { retryAfter: error.retryAfter })
-  })
-
-const forbidden = (
-  key: LeaseKey,
-  verb: LeaseVerb,
-  error: KubernetesError.KubernetesStatusError
-): LeaseErrorReason => {
-  const { message } = error
-  const text = KubernetesError.describe(error)
-  if (message.includes(`"system:anonymous"`)) {
-    return new LeaseForbidden({
-      anonymous: true,
-      ownerReferences: false,
-      message: `${text}\nThe request arrived without a token, or with an empty one: is the service account's token ` +
-        "mounted (automountServiceAccountToken), or does the kubeconfig's user have credentials?"
-    })
-  }
-  if (message.includes("cannot set an ownerRef")) {
-    return new LeaseForbidden({
-      anonymous: false,
-      ownerReferences: true,
-      message: `${text}\n${
-        missingRule(key, `["delete"]`, { note: " # what changing ownerReferences needs here", named: true })
-      }`
-    })
-  }
-  if (message.includes("cannot set blockOwnerDeletion")) {
-    return new LeaseForbidden({
-      anonymous: false,
-      ownerReferences: true,
-      message: `${text}\n${
-        missingRule(key, `["update"]`, { group: "", note: "", resource: "pods/finalizers", named: false })
-      }`
-    })
-  }
-  return new LeaseForbidden({
-    anonymous: false,
-    ownerReferences: false,
-    // Other plugins and a namespace that is being deleted answer 403 too; no rule helps against those.
-    message: message.includes(` cannot ${verb} resource "leases"`)
-      ? `${text}\n${
-        missingRule(key, `["${verb}"]`, {
-          named: verb !== "create" && key.name !== "",
-          note: verb === "create" ? " # must not be limited by resourceNames" : ""
-        })
-      }`
-      : text
-  })
-}
-
-const missingRule = (key: LeaseKey, verbs: string, options: {
-  readonly group?: string
-  readonly resource?: string
-  readonly named: boolean
-  readonly note: string
-}): string =>
-  [
-    `The Role in namespace ${key.namespace} lacks this rule:`,
-    `  - apiGroups: ["${options.group ?? "coordination.k8s.io"}"]`,
-    `    resources: ["${options.resource ?? "leases"}"]`,
-    `    verbs: ${verbs}${options.note}`,
-    ...(options.named ? [`    resourceNames: ["${key.name}"]`] : [])
-  ].join("\n")

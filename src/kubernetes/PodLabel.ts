@@ -33,6 +33,8 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { LeaderElection } from "../LeaderElection.ts"
+import { missingRule } from "./internal/missingRule.ts"
+import * as Paths from "./internal/paths.ts"
 import { KubernetesClient } from "./KubernetesClient.ts"
 import * as KubernetesError from "./KubernetesError.ts"
 
@@ -107,7 +109,7 @@ export const layer = (
     const patch = (value: boolean) =>
       client.request({
         method: "PATCH",
-        path: `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods/${encodeURIComponent(pod.name)}`,
+        path: Paths.pod(namespace, pod.name),
         contentType: "application/merge-patch+json",
         timeout: "5 seconds",
         // The uid guards a Pod of the same name that came after ours.
@@ -116,7 +118,7 @@ export const layer = (
 
     // To the API server, another uid is a change of a field that cannot change.
     const isOtherPod = (error: Option.Option<KubernetesError.KubernetesError>) =>
-      Option.isSome(error) && KubernetesError.status(error.value) === 422 &&
+      Option.isSome(error) && KubernetesError.refusedWith(error.value) === 422 &&
       error.value.message.includes("metadata.uid")
 
     // A write of unknown outcome leaves unknown what is written: the opposite is not assumed.
@@ -147,9 +149,9 @@ export const layer = (
           continue
         }
         const error = Exit.findErrorOption(exit)
-        const status = Option.isSome(error) ? KubernetesError.status(error.value) : undefined
+        const refused = Option.isSome(error) ? KubernetesError.refusedWith(error.value) : undefined
         late ||= value && (Option.isNone(error) || KubernetesError.isOutcomeUnknown(error.value))
-        if (status === 404 || isOtherPod(error)) {
+        if (refused === 404 || isOtherPod(error)) {
           // Our Pod is gone, and its label with it.
           written = false
           if (value) {
@@ -162,8 +164,8 @@ export const layer = (
         }
         if (!warned) {
           warned = true
-          const hint = status === 403
-            ? `. The Role in namespace ${namespace} lacks this rule: apiGroups [""], resources ["pods"], verbs ["patch"]`
+          const hint = refused === 403
+            ? `\n${missingRule(namespace, { apiGroup: "", resource: "pods", verb: "patch" })}`
             : ""
           yield* Effect.logWarning(
             `The label "${label}" could not be ${value ? "set on" : "removed from"} Pod ${pod.name}: ${

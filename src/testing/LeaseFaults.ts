@@ -35,6 +35,7 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as LeaderElectionConfig from "../LeaderElectionConfig.ts"
 import { LeaseError, type LeaseErrorReason, LeaseUnavailable } from "../LeaseError.ts"
 import type { LeaseKey, LeaseRecord, LeaseWrite } from "../LeaseRecord.ts"
 import { type LeaseChange, type LeaseResponse, LeaseStore } from "../LeaseStore.ts"
@@ -161,7 +162,10 @@ export class LeaseFaults extends Context.Service<LeaseFaults, {
  * **Details**
  *
  * Delays are measured by the clock in which this effect runs, not by the candidate's. Writes that are applied late are
- * applied even if whoever sent them has gone; they end with this effect's scope.
+ * applied even if their sender has gone; they end with this effect's scope.
+ *
+ * When the scope closes, what still waits for an answer fails, and so does every later request: an election that is
+ * stopped after its fault layer gives up at once, and waits for no clock that has stopped.
  *
  * Without faults a request passes at once: an answer from memory is there before the watch has told of the change. To
  * have it the other way round, delay the answer.
@@ -173,7 +177,8 @@ export const make = Effect.fnUntraced(function*(
   base: LeaseStore["Service"]
 ): Effect.fn.Return<LeaseFaults["Service"], never, Scope.Scope> {
   const clock = yield* Clock.Clock
-  const scope = yield* Scope.Scope
+  // Of their own, so that what travels ends after its callers have been answered.
+  const scope = yield* Scope.make()
 
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
   const sleep = (delay: Duration.Input | undefined) =>
@@ -230,6 +235,9 @@ export const make = Effect.fnUntraced(function*(
   let connection: "open" | "refused" | "stalled" | "paused" = "open"
   const passage = yield* Latch.make(true)
   const inFlight = new Map<number, { readonly break: () => void; lost: boolean }>()
+  // Everything that has a caller: what is lost is no longer in flight, but still waited for.
+  const waiting = new Set<(reason: LeaseErrorReason) => void>()
+  let closed = false
 
   // Waits while the connection is paused. What was lost ends here: whoever waits for it waits for ever.
   const pass = (entry: { readonly lost: boolean }): Effect.Effect<void> =>
@@ -264,6 +272,11 @@ export const make = Effect.fnUntraced(function*(
   ): Effect.Effect<LeaseResponse, LeaseError> =>
     Effect.suspend(() => {
       const entry = begin(verb, key, resourceVersion, write)
+      if (closed) {
+        const error = new LeaseError({ verb, ...key, reason: layerClosed })
+        end(entry, { _tag: "Failed", error })
+        return Effect.fail(error)
+      }
       const { fault } = entry
       const answer = Deferred.makeUnsafe<LeaseResponse, LeaseError>()
       const failWith = (reason: LeaseErrorReason) =>
@@ -295,6 +308,7 @@ export const make = Effect.fnUntraced(function*(
       }).pipe(Effect.ensuring(Effect.sync(() => inFlight.delete(entry.id))))
 
       inFlight.set(entry.id, flight)
+      waiting.add(failWith)
       return Effect.gen(function*() {
         const fiber = yield* Effect.forkIn(travel, scope, { startImmediately: true })
         return yield* Deferred.await(answer).pipe(
@@ -302,7 +316,12 @@ export const make = Effect.fnUntraced(function*(
           Effect.onInterrupt(() => isDelayed(fault) ? Effect.void : Fiber.interrupt(fiber))
         )
       }).pipe(
-        Effect.onExit((exit) => Effect.sync(() => end(entry, toOutcome(exit))))
+        Effect.onExit((exit) =>
+          Effect.sync(() => {
+            waiting.delete(failWith)
+            end(entry, toOutcome(exit))
+          })
+        )
       )
     })
 
@@ -415,6 +434,16 @@ export const make = Effect.fnUntraced(function*(
 
   const restore = connect("open")
 
+  yield* Effect.addFinalizer((exit) =>
+    Effect.suspend(() => {
+      closed = true
+      for (const fail of waiting) {
+        fail(layerClosed)
+      }
+      return Effect.andThen(cutWatches, Scope.close(scope, exit))
+    })
+  )
+
   return LeaseFaults.of({
     store: LeaseStore.of({
       server: base.server,
@@ -494,10 +523,14 @@ export const make = Effect.fnUntraced(function*(
  * @since 0.1.0
  */
 export const layer: Layer.Layer<LeaseFaults | LeaseStore, never, LeaseStore> = Layer.effectContext(
-  Effect.map(
-    Effect.flatMap(LeaseStore, make),
-    (faults) => Context.add(Context.make(LeaseFaults, faults), LeaseStore, faults.store)
-  )
+  Effect.gen(function*() {
+    const faults = yield* Effect.flatMap(LeaseStore, make)
+    return Context.make(LeaseFaults, faults).pipe(
+      Context.add(LeaseStore, faults.store),
+      // What the store below says of its elections goes for those above.
+      Context.add(LeaderElectionConfig.ReadsEnvironment, yield* LeaderElectionConfig.ReadsEnvironment)
+    )
+  })
 )
 
 // --- internal ---------------------------------------------------------------------------------------------------
@@ -508,6 +541,13 @@ type MutableRequest = { -readonly [field in keyof Request]: Request[field] }
 
 const broken = (verb: Verb): LeaseErrorReason =>
   new LeaseUnavailable({ message: "the connection broke", outcomeUnknown: verb === "create" || verb === "patch" })
+
+// Nothing will answer any more: not worth another attempt within any lease.
+const layerClosed: LeaseErrorReason = new LeaseUnavailable({
+  message: "the fault layer is closed",
+  outcomeUnknown: false,
+  retryAfter: Duration.days(1)
+})
 
 const isDelayed = (fault: Fault.Fault): boolean => fault.requestDelay !== undefined || fault.answer !== undefined
 

@@ -6,9 +6,11 @@
  *
  * @since 0.1.0
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import * as LeaderElectionConfig from "../LeaderElectionConfig.ts"
 import {
   LeaseConflict,
   LeaseError,
@@ -102,12 +104,16 @@ export const make = (
 /**
  * {@link LeaseStore} on the {@link MemoryCluster} in context. Every build of it is a connection of its own.
  *
+ * Elections that are built on it read no environment: what they are not given has its default.
+ *
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<LeaseStore, never, MemoryCluster.MemoryCluster> = Layer.effect(
-  LeaseStore,
-  Effect.flatMap(MemoryCluster.MemoryCluster, (cluster) => make(cluster))
+export const layer: Layer.Layer<LeaseStore, never, MemoryCluster.MemoryCluster> = Layer.effectContext(
+  Effect.map(
+    Effect.flatMap(MemoryCluster.MemoryCluster, (cluster) => make(cluster)),
+    (store) => Context.make(LeaseStore, store).pipe(Context.add(LeaderElectionConfig.ReadsEnvironment, false))
+  )
 )
 
 /**

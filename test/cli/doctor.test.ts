@@ -15,11 +15,15 @@ const run = (
   Effect.gen(function*() {
     const server = yield* LeaseApiServer.make()
     yield* Effect.orDie(setUp(server))
-    const client = KubernetesClient.layerServer({
+    // As if it were that of the Pod's own service account.
+    const client = Layer.effect(
+      KubernetesClient.KubernetesClient,
+      KubernetesClient.KubernetesClient.useSync((client) => ({ ...client, origin: "pod" as const }))
+    ).pipe(Layer.provide(KubernetesClient.layerServer({
       server: server.url,
       namespace: "default",
       token: Redacted.make(token ?? server.token)
-    })
+    })))
     const lines: Array<string> = []
     const result = yield* doctor(client, { name: "x", identity: "a", ...input }).pipe(
       Effect.provideService(

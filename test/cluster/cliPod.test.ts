@@ -5,24 +5,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { createSocket } from "node:dgram"
 import { readFile } from "node:fs/promises"
-import type { TestContext } from "vitest"
-import { logs, makeTrials, says, type Trial } from "../cli/Trial.ts"
+import { leaseName, logs, makeTrials, says } from "../cli/Trial.ts"
+import { inPod, skipWithoutMounts } from "./utils/inPod.ts"
 import { eventually } from "./utils/Testing.ts"
 
 const makeTrial = makeTrials()
-
-const mountPoint = "/var/run/secrets/kubernetes.io/serviceaccount"
-
-// A mount of its own for this process alone: /run is a file system in memory, empty at first.
-const inPod = `mount -t tmpfs none /run && mkdir -p ${mountPoint} && mount --bind "$0" ${mountPoint} && exec "$@"`
-
-const skipWithoutMounts = async (context: TestContext, trial: Trial) => {
-  const directory = trial.cluster.directory
-  const tried = trial.start("unshare", ["--mount", "sh", "-c", inPod, directory, "true"])
-  if (await tried.exit.then(({ code }) => code !== 0, () => true)) {
-    context.skip("this process may not mount anything, or /var/run is not /run")
-  }
-}
 
 /** The Role of the gem's README: it creates, gets, patches and deletes, and watches nothing. */
 const gemRules = [
@@ -38,7 +25,7 @@ const gemRules = [
 describe("run in a Pod", () => {
   it("stands in for the Ruby gem: its variables, its rights, its metric; one leads, crashes, is replaced", async (context) => {
     await using trial = await makeTrial()
-    await skipWithoutMounts(context, trial)
+    await skipWithoutMounts(context, trial.cluster.directory)
     const { admin } = trial.cluster
     await admin.createServiceAccount(trial.namespace, "gem")
     await admin.putRole(trial.namespace, "gem", gemRules)
@@ -54,12 +41,7 @@ describe("run in a Pod", () => {
 
     const start = async (podName: string, command: ReadonlyArray<string>) => {
       const pod = await admin.createPod(trial.namespace, podName)
-      return trial.start("unshare", [
-        "--mount",
-        "sh",
-        "-c",
-        inPod,
-        files,
+      const program = inPod(files, [
         process.execPath,
         trial.executable,
         "run",
@@ -75,7 +57,8 @@ describe("run in a Pod", () => {
         "json",
         "--",
         ...command
-      ], {
+      ])
+      return trial.start(...program, {
         KUBERNETES_SERVICE_HOST: trial.cluster.host,
         KUBERNETES_SERVICE_PORT: String(trial.cluster.port),
         POD_NAME: podName,
@@ -118,14 +101,43 @@ describe("run in a Pod", () => {
     await new Promise<void>((resolve) => statsd.close(() => resolve()))
   })
 
-  it("says how to set the variables that are missing", async () => {
+  it("says how to set the variables that are missing", async (context) => {
     await using trial = await makeTrial()
-    const run = trial.cli(["run", "--name", "foo", "--kubeconfig", trial.kubeconfig, "--", "true"], {
-      KUBERNETES_SERVICE_HOST: "127.0.0.1"
-    })
+    await skipWithoutMounts(context, trial.cluster.directory)
+    const files = await trial.cluster.writeServiceAccountFiles({ token: "unused", namespace: trial.namespace })
+    const program = inPod(files, [process.execPath, trial.executable, "run", "--name", "foo", "--", "true"])
+    const run = trial.start(...program, { KUBERNETES_SERVICE_HOST: "127.0.0.1", KUBERNETES_SERVICE_PORT: "443" })
     assert.strictEqual((await run.exit).code, 2)
     assert.include(run.stderr, "POD_NAME")
     assert.include(run.stderr, "fieldPath: metadata.uid")
     assert.notInclude(run.stderr, "    at ")
+  })
+
+  it("with a kubeconfig elects in its namespace, names no owner, and says so in one line", async () => {
+    await using trial = await makeTrial()
+    const run = trial.cli([
+      "run",
+      "--name",
+      leaseName,
+      "--kubeconfig",
+      trial.kubeconfig,
+      "--new-lease",
+      "lead",
+      "--",
+      "sh",
+      "-c",
+      "echo leads; exec sleep 600"
+    ], {
+      KUBERNETES_SERVICE_HOST: "127.0.0.1",
+      POD_NAME: "elsewhere-1",
+      POD_UID: "11111111-2222-3333-4444-555555555555",
+      POD_NAMESPACE: "elsewhere"
+    })
+    await run.until(says("leads"))
+    const lease = await trial.lease()
+    assert.deepStrictEqual(lease?.metadata.ownerReferences ?? [], [])
+    assert.strictEqual(run.stderr.split("\n").filter((line) => line.includes("does not name this Pod")).length, 1)
+    run.signal("SIGTERM")
+    await run.exit
   })
 })

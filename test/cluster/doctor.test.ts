@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { afterAll, beforeAll } from "vitest"
 import { bundle, type Executable, Running } from "../cli/Executable.ts"
+import { inPod, skipWithoutMounts } from "./utils/inPod.ts"
 import { sharedCluster } from "./utils/Testing.ts"
 
 let executable: Executable
@@ -23,19 +24,35 @@ const makeTrial = async () => {
   return {
     admin,
     namespace,
+    directory: cluster.directory,
     /** Runs it; gives the outcome of each check by its name, what it says, and its exit code. */
     run: async (
       env: Record<string, string> = {},
-      given: { readonly token?: string; readonly namespace?: string } = {}
+      given: { readonly token?: string; readonly namespace?: string; readonly inPod?: boolean } = {}
     ) => {
-      const kubeconfig = await cluster.writeKubeconfig({
-        token: given.token ?? token,
-        namespace: given.namespace ?? namespace
-      })
+      const account = { token: given.token ?? token, namespace: given.namespace ?? namespace }
+      const [command, args] = given.inPod === true
+        ? inPod(await cluster.writeServiceAccountFiles(account), [
+          process.execPath,
+          executable.file,
+          "doctor",
+          "--name",
+          "job"
+        ])
+        : [process.execPath, [
+          executable.file,
+          "doctor",
+          "--kubeconfig",
+          await cluster.writeKubeconfig(account),
+          "--name",
+          "job"
+        ]] as const
       await using doctor = new Running(
-        process.execPath,
-        [executable.file, "doctor", "--kubeconfig", kubeconfig, "--name", "job"],
-        env
+        command,
+        args,
+        given.inPod === true
+          ? { KUBERNETES_SERVICE_HOST: cluster.host, KUBERNETES_SERVICE_PORT: String(cluster.port), ...env }
+          : env
       )
       const text = await doctor.output
       const outcomes = Object.fromEntries(
@@ -95,14 +112,17 @@ describe("doctor", () => {
     assert.strictEqual(code, 1)
   })
 
-  it("knows the Pod by the right to get it, or by a token that was made for it, or says that it cannot", async () => {
+  it("knows the Pod by the right to get it, or by a token that was made for it, or says that it cannot", async (context) => {
     await using trial = await makeTrial()
+    await skipWithoutMounts(context, trial.directory)
+    const run = (env: Record<string, string>, given: { readonly token?: string } = {}) =>
+      trial.run(env, { ...given, inPod: true })
     const { admin, namespace } = trial
     const { metadata: { name, uid } } = await admin.createPod(namespace, "job-1", { serviceAccountName: "candidate" })
     const env = { POD_NAME: name, POD_UID: uid, POD_NAMESPACE: namespace }
     const wrong = { ...env, POD_UID: "11111111-2222-3333-4444-555555555555" }
 
-    const unknown = await trial.run(env)
+    const unknown = await run(env)
     assert.strictEqual(unknown.outcomes["own Pod"], "unknown")
     assert.include(unknown.text, "grant the verb get on pods")
     assert.strictEqual(unknown.code, 0)
@@ -113,17 +133,17 @@ describe("doctor", () => {
       kind: "TokenRequest",
       spec: { boundObjectRef: { apiVersion: "v1", kind: "Pod", name, uid } }
     })
-    const bound = await trial.run(env, { token: status.token })
+    const bound = await run(env, { token: status.token })
     assert.strictEqual(bound.outcomes["own Pod"], "ok")
     assert.include(bound.text, "the token is that of the Pod job-1")
-    const notMine = await trial.run(wrong, { token: status.token })
+    const notMine = await run(wrong, { token: status.token })
     assert.strictEqual(notMine.outcomes["own Pod"], "FAILED")
 
     await admin.putRole(namespace, "pods", [{ apiGroups: [""], resources: ["pods"], verbs: ["get"] }])
     await admin.putRoleBinding(namespace, "pods", "candidate")
-    assert.strictEqual((await trial.run(env)).outcomes["own Pod"], "ok")
-    assert.include((await trial.run(wrong)).text, `the Pod job-1 has the uid ${uid}, not ${wrong.POD_UID}`)
-    assert.include((await trial.run({ ...env, POD_NAME: "job-2" })).text, "there is no Pod job-2")
+    assert.strictEqual((await run(env)).outcomes["own Pod"], "ok")
+    assert.include((await run(wrong)).text, `the Pod job-1 has the uid ${uid}, not ${wrong.POD_UID}`)
+    assert.include((await run({ ...env, POD_NAME: "job-2" })).text, "there is no Pod job-2")
   })
 
   it("tells a namespace that does not exist from a Lease that does not, and creates neither", async () => {

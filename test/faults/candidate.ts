@@ -19,7 +19,8 @@ import * as KubernetesClient from "../../src/kubernetes/KubernetesClient.ts"
 import * as KubernetesLeaderElection from "../../src/kubernetes/KubernetesLeaderElection.ts"
 import { LeaderElection, whileLeadingForever } from "../../src/LeaderElection.ts"
 import { Leadership } from "../../src/Leadership.ts"
-import { clientOptions, record } from "./witness.ts"
+import { clientOptions } from "../utils/Postgres.ts"
+import { record } from "./witness.ts"
 
 const environment = (name: string): string => {
   const value = process.env[name]

@@ -9,9 +9,10 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { startCluster } from "../cluster/utils/KubeCluster.ts"
+import { missingPostgres } from "../utils/Postgres.ts"
 import { clusterFaults, type Fault, faults } from "./faults.ts"
 import { pause, Team } from "./Team.ts"
-import { missingPostgres, startWitness, type Verdict } from "./witness.ts"
+import { startWitness, type Verdict } from "./witness.ts"
 
 const { values } = parseArgs({
   options: {

@@ -2,18 +2,8 @@
  * The independent witness: a PostgreSQL of the test's own. Every write of every leader program goes through a condition
  * on its fencing token, and stays in a log, refused or not.
  */
-import { execFileSync, type ChildProcess, spawn } from "node:child_process"
-import { chownSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { type Client, type ClientConfig, Pool } from "pg"
-
-/** Connects through the server's socket: no port to find, and nobody else can. */
-export const clientOptions = (directory: string): ClientConfig => ({
-  host: directory,
-  user: "postgres",
-  database: "postgres"
-})
+import { type Client, Pool } from "pg"
+import { clientOptions, startPostgres } from "../utils/Postgres.ts"
 
 export interface Write {
   readonly name: string
@@ -61,70 +51,10 @@ export interface Witness extends AsyncDisposable {
   readonly isLed: (name: string, millis: number) => Promise<boolean>
 }
 
-/** Why there is no PostgreSQL here; `undefined` where there is one. */
-export const missingPostgres = (): string | undefined =>
-  binaries() === undefined ? "PostgreSQL's server is not installed (Debian's package postgresql)" : undefined
-
-const binaries = (): string | undefined => {
-  try {
-    const directory = execFileSync("pg_config", ["--bindir"], { encoding: "utf8", stdio: "pipe" }).trim()
-    if (existsSync(join(directory, "initdb"))) {
-      return directory
-    }
-  } catch {
-    // Without its development package there is no pg_config: look where Debian puts the server.
-  }
-  return ["19", "18", "17", "16", "15", "14"].map((version) => `/usr/lib/postgresql/${version}/bin`)
-    .find((directory) => existsSync(join(directory, "initdb")))
-}
-
 export const startWitness = async (): Promise<Witness> => {
-  const bin = binaries()!
-  const directory = mkdtempSync(join(tmpdir(), "witness-"))
-  // The server refuses to run as root; candidates of any user have to reach its socket.
-  const isRoot = process.getuid?.() === 0
-  const data = join(directory, "data")
-  mkdirSync(data, { mode: 0o700 })
-  if (isRoot) {
-    const [uid, gid] = execFileSync("getent", ["passwd", "postgres"], { encoding: "utf8" }).split(":").slice(2, 4)
-      .map(Number)
-    chownSync(directory, uid!, gid!)
-    chownSync(data, uid!, gid!)
-  }
-  execFileSync("chmod", ["755", directory])
-  const as = (program: string, args: ReadonlyArray<string>): [string, Array<string>] =>
-    isRoot
-      ? ["setpriv", ["--reuid=postgres", "--regid=postgres", "--clear-groups", join(bin, program), ...args]]
-      : [join(bin, program), [...args]]
-  execFileSync(...as("initdb", ["-D", data, "-U", "postgres", "--auth=trust", "--no-sync"]), { stdio: "pipe" })
-  const server: ChildProcess = spawn(
-    ...as("postgres", [
-      "-D",
-      data,
-      "-k",
-      directory,
-      ...["listen_addresses=", "fsync=off", "max_connections=400"].flatMap((setting) => ["-c", setting])
-    ]),
-    { stdio: "ignore" }
-  )
-  const kill = () => {
-    server.kill("SIGKILL")
-    rmSync(directory, { recursive: true, force: true, maxRetries: 3 })
-  }
-  process.on("exit", kill)
-  const client = new Pool({ ...clientOptions(directory), max: 4 })
+  const server = await startPostgres()
+  const client = new Pool({ ...clientOptions(server.directory), max: 4 })
   client.on("error", () => {})
-  for (let attempt = 0;; attempt++) {
-    try {
-      await client.query("SELECT 1")
-      break
-    } catch (error) {
-      if (attempt === 100) {
-        throw error
-      }
-      await new Promise((resolve) => setTimeout(resolve, 100))
-    }
-  }
   await client.query(`
     CREATE TABLE fences (name text PRIMARY KEY, token numeric NOT NULL);
     CREATE TABLE writes (
@@ -135,7 +65,7 @@ export const startWitness = async (): Promise<Witness> => {
     CREATE INDEX ON writes (name, id);
   `)
   return {
-    directory,
+    directory: server.directory,
     judge: async (name, { monotonic }) => {
       const later = monotonic ? "began.mono < writes.mono" : "began.id < writes.id"
       const { rows } = await client.query<Record<string, string | null>>(
@@ -174,13 +104,8 @@ export const startWitness = async (): Promise<Witness> => {
       return rows[0]!.led
     },
     [Symbol.asyncDispose]: async () => {
-      process.off("exit", kill)
       await client.end()
-      const ended = new Promise((resolve) => server.on("exit", resolve))
-      // Fast shutdown: whoever is still connected is cut off.
-      server.kill("SIGINT")
-      await ended
-      rmSync(directory, { recursive: true, force: true })
+      await server[Symbol.asyncDispose]()
     }
   }
 }

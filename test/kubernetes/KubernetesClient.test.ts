@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
+  Cause,
   ConfigProvider,
   Context,
   Deferred,
@@ -21,6 +22,7 @@ import { createServer, type ServerResponse } from "node:http"
 import { type AddressInfo, createConnection, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { delimiter, join } from "node:path"
+import { inspect } from "node:util"
 import * as Credentials from "../../src/kubernetes/internal/credentials.ts"
 import * as Kubeconfig from "../../src/kubernetes/internal/kubeconfig.ts"
 import { KubernetesClient } from "../../src/kubernetes/KubernetesClient.ts"
@@ -249,7 +251,8 @@ describe("answers that are errors", () => {
       body: `<html>${"x".repeat(1000)}`,
       contentType: "text/html",
       expected: { message: `<html>${"x".repeat(294)}…` },
-      unknown: false
+      // Whose page it is, and what its sender did before, is not known.
+      unknown: true
     }
   ]
   it.live.each(cases)(
@@ -298,7 +301,7 @@ describe("answers that are errors", () => {
       })
       const client = yield* to(server)
       const reason = yield* failure(client.request(post), "KubernetesBodyError")
-      assert.strictEqual(reason.message, `the answer (200) is no JSON: {"a":`)
+      assert.strictEqual(reason.message, `the answer (200) is not JSON: {"a":`)
     }))
 })
 
@@ -400,17 +403,19 @@ describe("connections", () => {
       yield* server.closed(1)
     }))
 
-  it.live("a body that hangs in a refusal leaves no doubt about the outcome", () =>
-    Effect.gen(function*() {
-      const server = yield* serve((_, response) => {
-        response.writeHead(409, { "content-type": "application/json", "content-length": "100" })
-        response.write(`{"a":`)
-      })
-      const client = yield* to(server, { requestTimeout: "1 second" })
-      const reason = yield* failure(client.request(post), "KubernetesTimeoutError")
-      assert.strictEqual(reason.phase, "body")
-      assert.isFalse(reason.outcomeUnknown)
-    }))
+  for (const [status, unknown] of [[409, true], [429, false]] as const) {
+    it.live(`a body that hangs after ${status}: ${unknown ? "it may not be the API server's" : "not applied"}`, () =>
+      Effect.gen(function*() {
+        const server = yield* serve((_, response) => {
+          response.writeHead(status, { "content-type": "application/json", "content-length": "100" })
+          response.write(`{"a":`)
+        })
+        const client = yield* to(server, { requestTimeout: "1 second" })
+        const reason = yield* failure(client.request(post), "KubernetesTimeoutError")
+        assert.strictEqual(reason.phase, "body")
+        assert.strictEqual(reason.outcomeUnknown, unknown)
+      }))
+  }
 
   it.live("one that breaks before the answer leaves the outcome unknown", () =>
     Effect.gen(function*() {
@@ -1022,7 +1027,8 @@ describe("with a kubeconfig", () => {
       yield* put(join(file, "../client.pem"), cert)
       yield* put(join(file, "../client.key"), key)
       const client = yield* connect(Client.layerKubeconfig({ file }))
-      assert.isUndefined(client.namespace)
+      // As for kubectl, where a context names none.
+      assert.strictEqual(client.namespace, "default")
       yield* client.request(get)
       assert.deepStrictEqual(server.received.map(({ headers, user }) => [user, headers.authorization]), [
         ["somebody", undefined]
@@ -1173,7 +1179,7 @@ describe("with a kubeconfig", () => {
       const reason = yield* failure(client.request(post), "KubernetesCredentialsError")
       assert.strictEqual(
         reason.message,
-        "the kubeconfig's exec plugin no-such-plugin failed: spawn no-such-plugin ENOENT\nInstall it."
+        "the kubeconfig's exec plugin no-such-plugin cannot be run: spawn no-such-plugin ENOENT\nInstall it."
       )
     }))
 
@@ -1258,8 +1264,12 @@ describe("with a kubeconfig", () => {
     }))
 
   const wrong: ReadonlyArray<{ readonly name: string; readonly text: string; readonly message: RegExp }> = [
-    { name: "no YAML", text: "a: [", message: /^\/.*\/config: \/.*\/config is no kubeconfig: / },
-    { name: "an empty file", text: "", message: /is no kubeconfig: / },
+    {
+      name: "no YAML",
+      text: "a: [",
+      message: /^\/.*\/config: \/.*\/config is not a valid kubeconfig: .* \(line 1, column \d+\)$/
+    },
+    { name: "an empty file", text: "", message: /is not a valid kubeconfig: / },
     {
       name: "no current context",
       text: JSON.stringify({ kind: "Config" }),
@@ -1302,6 +1312,55 @@ describe("with a kubeconfig", () => {
       assert.match(yield* configFailure(connect(Client.layerKubeconfig({ file: join(path, "config") }))), message)
     }))
 
+  const secret = "s3cr3t"
+  const broken: ReadonlyArray<{ readonly name: string; readonly text: string }> = [
+    { name: "an indentation", text: `users:\n- name: a\n  user:\n    token: ${secret}\n   password: ${secret}\n` },
+    { name: "a quote", text: `users:\n- name: a\n  user:\n    token: "${secret}\n` },
+    { name: "an alias", text: `users:\n- name: a\n  user:\n    token: *${secret}\n` },
+    { name: "a tag", text: `users:\n- name: a\n  user:\n    token: !${secret} x\n` },
+    { name: "a key twice", text: `users:\n- user:\n    ${secret}: 1\n    ${secret}: 2\n  name: {` },
+    { name: "JSON", text: `{"users":[{"name":"a","user":{"token":"${secret}","password":"${secret}}]}` },
+    { name: "a list", text: `- ${secret}\n` },
+    { name: "a text", text: secret },
+    { name: "a type", text: `users: ${secret}\n` }
+  ]
+  it.live.each(broken)("never shows what stands beside a mistake in it: $name", ({ text }) =>
+    Effect.gen(function*() {
+      const path = yield* filesIn({ config: text })
+      const cause = yield* Effect.flip(
+        Effect.sandbox(connect(Client.layerKubeconfig({ file: join(path, "config") })))
+      )
+      assert.notInclude(Cause.pretty(cause), secret)
+      assert.notInclude(inspect(cause, { depth: 20 }), secret)
+      assert.include(Cause.pretty(cause), "/config is not a valid kubeconfig: ")
+    }))
+
+  const outputs: ReadonlyArray<{ readonly name: string; readonly script: string }> = [
+    { name: "a bare token", script: `console.log("${secret}")` },
+    { name: "broken JSON", script: `console.log('{"status":{"token":"${secret}"')` },
+    { name: "no credentials", script: `console.log(JSON.stringify({ status: { other: "${secret}" } }))` },
+    { name: "nothing but a failure", script: `console.error("${secret}"); process.exit(3)` }
+  ]
+  it.live.each(outputs)("never shows what an exec plugin printed: $name", ({ script }) => {
+    const logs = captureLogs()
+    return Effect.gen(function*() {
+      const server = yield* serve(ok)
+      const exec = {
+        apiVersion: "client.authentication.k8s.io/v1",
+        command: process.execPath,
+        args: ["-e", script],
+        interactiveMode: "Never"
+      }
+      const file = yield* kubeconfig({ server: server.url, user: { exec } })
+      const client = yield* connect(Client.layerKubeconfig({ file }))
+      const cause = yield* Effect.flip(Effect.sandbox(client.request(get)))
+      yield* Effect.logError(cause)
+      assert.notInclude(inspect(cause, { depth: 20 }), secret)
+      assert.notInclude(logs.lines.join(), secret)
+      assert.include(Cause.pretty(cause), "the kubeconfig's exec plugin ")
+    }).pipe(Effect.provide(logs.layer))
+  })
+
   it.live("says which package is missing", () =>
     Effect.gen(function*() {
       const file = yield* kubeconfig({ server: "https://h" })
@@ -1317,12 +1376,54 @@ describe("with a kubeconfig", () => {
 })
 
 describe("layer", () => {
-  it.live("is in the cluster where KUBERNETES_SERVICE_HOST is set", () =>
+  it.live("is in the cluster where KUBERNETES_SERVICE_HOST is set, whatever the home directory has", () =>
     Effect.gen(function*() {
+      const home = yield* directory
+      yield* Effect.promise(() => mkdir(join(home, ".kube")))
+      yield* put(join(home, ".kube", "config"), kubeconfigText({ server: "https://h" }))
       const message = yield* configFailure(connect(Client.layer)).pipe(
-        environment({ KUBERNETES_SERVICE_HOST: "h", KUBECONFIG: "/no/such/file" })
+        environment({ KUBERNETES_SERVICE_HOST: "h", KUBECONFIG: "", HOME: home })
       )
       assert.match(message, /^KUBERNETES_SERVICE_HOST is set \(h\), but/)
+    }))
+
+  it.live("is the kubeconfig that KUBECONFIG names, in a cluster too", () =>
+    Effect.gen(function*() {
+      const file = yield* kubeconfig({ server: "https://h", context: { namespace: "theirs" } })
+      const client = yield* connect(Client.layer).pipe(
+        environment({ KUBERNETES_SERVICE_HOST: "10.96.0.1", KUBERNETES_SERVICE_PORT: "443", KUBECONFIG: file })
+      )
+      assert.deepStrictEqual([client.server, client.namespace, client.origin], ["https://h", "theirs", "given"])
+      assert.strictEqual(
+        yield* configFailure(connect(Client.layer)).pipe(
+          environment({ KUBERNETES_SERVICE_HOST: "10.96.0.1", KUBECONFIG: "/no/such/file" })
+        ),
+        "KUBECONFIG=/no/such/file: /no/such/file does not exist; set KUBECONFIG to a kubeconfig file that does"
+      )
+    }))
+
+  it.live("says where its credentials are from", () =>
+    Effect.gen(function*() {
+      const origin = (layer: Layer.Layer<KubernetesClient, KubernetesConfigError>, variables: Record<string, string>) =>
+        Effect.map(connect(layer), (client) => client.origin).pipe(environment(variables))
+      const home = yield* directory
+      yield* Effect.promise(() => mkdir(join(home, ".kube")))
+      const file = join(home, ".kube", "config")
+      yield* put(file, kubeconfigText({ server: "https://h", name: "a" }))
+      const pod = yield* filesIn({ token: "one", "ca.crt": authority.cert })
+      const inCluster = { KUBERNETES_SERVICE_HOST: "h", KUBERNETES_SERVICE_PORT: "443" }
+      assert.deepStrictEqual(
+        [
+          yield* origin(Client.layerInCluster({ directory: pod }), inCluster),
+          yield* origin(Client.layer, { HOME: home }),
+          yield* origin(Client.layerKubeconfig(), { HOME: home }),
+          yield* origin(Client.layerKubeconfig({ context: "a" }), { HOME: home }),
+          yield* origin(Client.layerKubeconfig({ file }), inCluster),
+          yield* origin(Client.layer, { ...inCluster, KUBECONFIG: file }),
+          yield* origin(Client.layerServer({ server: "https://h" }), inCluster)
+        ],
+        ["pod", "found", "found", "given", "given", "given", "given"]
+      )
     }))
 
   it.live("takes what KUBECONFIG says, else the one in the home directory", () =>

@@ -93,9 +93,21 @@ it.effect("without the right there is one warning, and nothing waits", () =>
     assert.strictEqual(warnings.length, 1)
     assert.include(
       warnings[0]!.text,
-      `lacks this rule: apiGroups ["events.k8s.io"], resources ["events"], verbs ["create"]`
+      `lacks this rule:\n  - apiGroups: ["events.k8s.io"]\n    resources: ["events"]\n    verbs: ["create"]`
     )
     assert.strictEqual(client.requests.length, 6)
+    yield* stop
+  }))
+
+it.effect("the page of something in front of the API server is no refusal: it is tried again", () =>
+  Effect.gen(function*() {
+    const { client, election, run, stop } = yield* setup
+    client.answer = () => Effect.fail(client.requests.length < 3 ? status(404, "no route", false) : status(409))
+    const fiber = yield* Effect.forkChild(run(election.whileLeading(Effect.never)))
+    yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(client.requests.map(({ body }) => body.reason), Array(3).fill("BecameLeader"))
+    yield* Fiber.interrupt(fiber)
+    yield* TestClock.adjust("1 minute")
     yield* stop
   }))
 

@@ -61,7 +61,10 @@ it.effect("what cannot be written is tried again with longer pauses, with one wa
     yield* TestClock.adjust("10 minutes")
     const warnings = observed.lines.filter(({ level }) => level === "Warn")
     assert.strictEqual(warnings.length, 1)
-    assert.include(warnings[0]!.text, `lacks this rule: apiGroups [""], resources ["pods"], verbs ["patch"]`)
+    assert.include(
+      warnings[0]!.text,
+      `lacks this rule:\n  - apiGroups: [""]\n    resources: ["pods"]\n    verbs: ["patch"]`
+    )
     // One at the start, 7 in the first 63 seconds, then one each minute.
     assert.strictEqual(labels().length, 1 + 7 + 8)
     client.answer = () => Effect.void
@@ -69,6 +72,20 @@ it.effect("what cannot be written is tried again with longer pauses, with one wa
     const settled = labels().length
     yield* TestClock.adjust("10 minutes")
     assert.strictEqual(labels().length, settled)
+    yield* Fiber.interrupt(fiber)
+    yield* stop
+  }))
+
+it.effect("the page of something in front of the API server does not mean that the Pod is gone", () =>
+  Effect.gen(function*() {
+    const { client, election, labels, observed, run, stop } = yield* setup(pod)
+    yield* TestClock.adjust("1 second")
+    client.answer = () => labels().length < 4 ? Effect.fail(status(404, "no route", false)) : Effect.void
+    const fiber = yield* Effect.forkChild(run(election.whileLeading(Effect.never)))
+    yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(labels(), [null, "true", "true", "true"])
+    assert.isFalse(observed.lines.some(({ text }) => text.includes("There is no Pod")))
+    client.answer = () => Effect.void
     yield* Fiber.interrupt(fiber)
     yield* stop
   }))

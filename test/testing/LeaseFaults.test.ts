@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Queue, Stream } from "effect"
+import { Effect, Fiber, Layer, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import * as LeaderElection from "../../src/LeaderElection.ts"
 import { LeaseUnavailable } from "../../src/LeaseError.ts"
 import type { LeaseChange } from "../../src/LeaseStore.ts"
 import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "../../src/testing/index.ts"
@@ -399,3 +400,43 @@ it.effect("the layer takes the place of the store below it", () =>
     Effect.provide(LeaseFaults.layer),
     Effect.provide(MemoryLeaseStore.layerMemory())
   ))
+
+describe("a test that ends", () => {
+  const settings = { namespace: "default", name: "x", identity: "a", newLease: "lead" } as const
+  const layer = LeaderElection.layer(settings).pipe(
+    Layer.provideMerge(LeaseFaults.layer),
+    Layer.provideMerge(MemoryLeaseStore.layerMemory())
+  )
+
+  const cases: ReadonlyArray<readonly [string, (faults: LeaseFaults.LeaseFaults["Service"]) => Effect.Effect<void>]> = [
+    ["while it leads", () => Effect.void],
+    ["while nothing is answered", (faults) => faults.stall],
+    ["while connections are refused", (faults) => faults.refuse],
+    ["while everything is held up", (faults) => faults.pause],
+    ["while a renewal waits for its answer", (faults) => faults.next("patch", Fault.dropAnswer, 9)]
+  ]
+  for (const [title, break_] of cases) {
+    it.effect(title, () =>
+      Effect.gen(function*() {
+        // As a test of a program is written: it starts the program, and nothing stops it before the end.
+        const test = Effect.gen(function*() {
+          yield* Effect.forkChild(LeaderElection.whileLeadingForever(Effect.never))
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual((yield* LeaderElection.status)._tag, "Leading")
+          yield* break_(yield* LeaseFaults.LeaseFaults)
+          yield* TestClock.adjust("5 seconds")
+        }).pipe(Effect.provide(layer))
+        // Detached: it could not be waited for where it does not end.
+        const fiber = yield* Effect.forkDetach(test)
+        yield* Effect.promise(() => settled(() => fiber.pollUnsafe() !== undefined))
+        assert.strictEqual(fiber.pollUnsafe()?._tag, "Success")
+      }))
+  }
+})
+
+// Rounds of the event loop, not time.
+const settled = async (isDone: () => boolean) => {
+  for (let round = 0; round < 200 && !isDone(); round++) {
+    await new Promise(setImmediate)
+  }
+}

@@ -11,8 +11,8 @@ export interface Request {
   readonly body: any
 }
 
-export const status = (code: number, message = "no") =>
-  new KubernetesError.KubernetesStatusError({ status: code, message, outcomeUnknown: code >= 500 })
+export const status = (code: number, message = "no", fromApiServer = true) =>
+  new KubernetesError.KubernetesStatusError({ status: code, message, fromApiServer, outcomeUnknown: code >= 500 })
 
 export const unreachable = new KubernetesError.KubernetesConnectionError({
   message: "connect ECONNREFUSED",
@@ -35,6 +35,7 @@ export const makeClient = (): FakeClient => {
     layer: Layer.succeed(KubernetesClient.KubernetesClient, {
       server: "fake",
       namespace: undefined,
+      origin: "pod",
       stream: () => Effect.die(new Error("no streams here")),
       request: ({ body, method, path }) =>
         Effect.suspend(() => {

@@ -29,13 +29,17 @@ const problemsOf = ({ message, reason }: LeaderElectionError): ReadonlyArray<str
   reason._tag === "InvalidSettings" ? reason.problems : [message]
 
 /** The settings, with what is wrong with them and what is unwise. */
-const checkSettings = Effect.fnUntraced(function*(input: LeaderElectionConfig.Input, namespace: string | undefined) {
+const checkSettings = Effect.fnUntraced(function*(
+  input: LeaderElectionConfig.Input,
+  client: KubernetesClient["Service"] | undefined
+) {
   const warnings: Array<string> = []
-  const collect = Logger.layer([Logger.make(({ message }) => {
-    warnings.push(String(Array.isArray(message) ? message.join(" ") : message))
+  const collect = Logger.layer([Logger.make(({ logLevel, message }) => {
+    if (logLevel === "Warn") warnings.push(String(Array.isArray(message) ? message.join(" ") : message))
   })])
   const result = yield* LeaderElectionConfig.make(input).pipe(
-    Effect.provideService(LeaderElectionConfig.CredentialsNamespace, namespace),
+    Effect.provideService(LeaderElectionConfig.CredentialsNamespace, client?.namespace),
+    Effect.provideService(LeaderElectionConfig.CredentialsOrigin, client?.origin ?? "pod"),
     Effect.provide(collect),
     Effect.result
   )
@@ -86,7 +90,7 @@ export const doctor = Effect.fnUntraced(
 
     const built = yield* Effect.result(Layer.build(layerClient))
     const client = Result.isSuccess(built) ? Context.get(built.success, KubernetesClient) : undefined
-    const { checks, settings } = yield* checkSettings(input, client?.namespace)
+    const { checks, settings } = yield* checkSettings(input, client)
     yield* tell(checks)
     if (Result.isFailure(built)) {
       yield* tell([{ name: "credentials", outcome: "failed", found: built.failure.message }])

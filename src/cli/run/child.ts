@@ -18,6 +18,7 @@ import { accessSync, constants, statSync } from "node:fs"
 import { delimiter, join } from "node:path"
 import { exitCodes, ofSignal } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
+import * as ProcessGroup from "./processGroup.ts"
 
 /** How COMMAND ended: one of the two is not null. */
 export interface Ending {
@@ -31,8 +32,7 @@ export interface Child {
   readonly ending: Effect.Effect<Ending>
   /** Sends a signal to the process itself; does nothing when it has ended. */
   readonly signal: (signal: NodeJS.Signals) => void
-  /** Sends a signal to all processes of the group; 0 only asks. Whether there are any. */
-  readonly signalGroup: (signal: NodeJS.Signals | 0) => boolean
+  readonly group: ProcessGroup.ProcessGroup
 }
 
 /** The exit code of a process that ended so, as a shell has it. */
@@ -97,25 +97,16 @@ export const spawn = (
         signal: (signal) => {
           process.kill(signal)
         },
-        signalGroup: (signal) => signalGroup(pid, signal)
+        group: ProcessGroup.make(pid)
       }))
     }
   })
-
-const signalGroup = (group: number, signal: NodeJS.Signals | 0): boolean => {
-  try {
-    return process.kill(-group, signal)
-  } catch (error) {
-    // EPERM: there are some, but they run as another user.
-    return error instanceof Error && "code" in error && error.code === "EPERM"
-  }
-}
 
 /** Waits until COMMAND has ended, and no process of its group is left. */
 const ended = (child: Child): Effect.Effect<void> =>
   Effect.andThen(
     child.ending,
-    Effect.repeat(Effect.sync(() => child.signalGroup(0)), {
+    Effect.repeat(Effect.sync(child.group.isLeft), {
       schedule: Schedule.spaced("10 millis"),
       while: (isLeft) => isLeft
     })
@@ -126,13 +117,13 @@ const ended = (child: Child): Effect.Effect<void> =>
  * until COMMAND has ended.
  */
 export const end = Effect.fnUntraced(function*(child: Child, limit: Duration.Duration) {
-  if (!child.signalGroup("SIGTERM")) {
+  if (!child.group.signal("SIGTERM")) {
     return yield* child.ending
   }
   // A process that is stopped can act on a signal only when it goes on.
-  child.signalGroup("SIGCONT")
+  child.group.signal("SIGCONT")
   const inTime = yield* Effect.timeoutOption(Effect.interruptible(ended(child)), limit)
-  if (inTime._tag === "None" && child.signalGroup("SIGKILL")) {
+  if (inTime._tag === "None" && child.group.signal("SIGKILL")) {
     yield* Effect.logWarning(
       `COMMAND has not ended within ${Math.round(Duration.toMillis(limit))} ms of SIGTERM, and was killed`
     )

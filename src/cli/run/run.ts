@@ -74,7 +74,7 @@ const listen: Effect.Effect<Signals, never, Scope.Scope> = Effect.gen(function*(
       }
     } else {
       if (fromTerminal.has(signal)) {
-        signals.child.signalGroup(signal)
+        signals.child.group.signal(signal)
       } else {
         signals.child.signal(signal)
       }
@@ -130,7 +130,7 @@ const runCommand = Effect.fnUntraced(
       })
     )
 
-    const guard = yield* Guard.make
+    const guard = yield* Guard.make()
     if (signals.stop !== undefined) {
       // Told to end in the moment in which the term began: no COMMAND is started any more.
       return yield* Effect.never
@@ -210,7 +210,7 @@ const killAfter = Effect.fnUntraced(function*(plan: Plan, signals: Signals, chil
   const signal = yield* Deferred.await(signals.stopping)
   yield* Effect.sleep(plan.killAfter)
   yield* Effect.logWarning(`COMMAND has not ended within --kill-after of ${signal}, and is killed`)
-  child.signalGroup("SIGKILL")
+  child.group.signal("SIGKILL")
 })
 
 // -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@
  */
 import * as Data from "effect/Data"
 import * as Predicate from "effect/Predicate"
-import type { KubernetesConfigError, KubernetesError } from "../../kubernetes/KubernetesError.ts"
+import { type KubernetesConfigError, type KubernetesError, refusedWith } from "../../kubernetes/KubernetesError.ts"
 import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import type { LeaseError } from "../../LeaseError.ts"
 import { exitCodes } from "./exitCodes.ts"
@@ -36,9 +36,7 @@ const exitCodeOf = (error: Failure): number => {
     case "KubernetesConfigError":
       return exitCodes.configuration
     case "KubernetesError":
-      return error.reason._tag === "KubernetesStatusError" && error.reason.status < 500 && error.reason.status !== 429
-        ? exitCodes.refused
-        : exitCodes.unavailable
+      return (refusedWith(error) ?? 429) === 429 ? exitCodes.unavailable : exitCodes.refused
     case "LeaseError":
       return error.reason._tag === "LeaseUnavailable" ? exitCodes.unavailable : exitCodes.refused
     case "LeaderElectionError":

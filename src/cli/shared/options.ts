@@ -7,7 +7,6 @@
  */
 import * as Flag from "effect/cli/Flag"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
-import * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -17,7 +16,7 @@ import * as KubernetesClient from "../../kubernetes/KubernetesClient.ts"
 import type { KubernetesConfigError } from "../../kubernetes/KubernetesError.ts"
 import * as KubernetesLeaderElection from "../../kubernetes/KubernetesLeaderElection.ts"
 import type * as LeaderElection from "../../LeaderElection.ts"
-import type * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
+import * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import { exitCodes } from "./exitCodes.ts"
 import { CommandFailure } from "./failure.ts"
@@ -47,12 +46,13 @@ export const duration = (name: string, description: string): Flag.Flag<Duration.
 export const namespace = text(
   "namespace",
   "NAMESPACE",
-  "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, POD_NAMESPACE, or that of the credentials)"
+  "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, that of --kubeconfig or KUBECONFIG, POD_NAMESPACE, or that of " +
+    "the other credentials)"
 )
 
 /** Where the cluster is: for every command that makes requests. */
 export const connection = {
-  kubeconfig: text("kubeconfig", "FILE", "Kubeconfig (else the Pod's service account, KUBECONFIG or ~/.kube/config)"),
+  kubeconfig: text("kubeconfig", "FILE", "Kubeconfig (else KUBECONFIG, the Pod's service account, or ~/.kube/config)"),
   context: text("context", "NAME", "Context of the kubeconfig (else its current one)")
 }
 
@@ -139,22 +139,18 @@ export const layerClient = (
 export const resolveNamespace = (
   given: string | undefined
 ): Effect.Effect<string, CommandFailure, KubernetesClient.KubernetesClient> =>
-  Effect.gen(function*() {
-    const client = yield* KubernetesClient.KubernetesClient
-    const variables = yield* Effect.mapError(
-      Config.all([
-        Config.option(Config.String("LEADER_ELECTION_NAMESPACE")),
-        Config.option(Config.String("POD_NAMESPACE"))
-      ]),
-      ({ message }) => new CommandFailure({ message, exitCode: exitCodes.usage })
+  LeaderElectionConfig.namespace(given).pipe(
+    Effect.provide(KubernetesLeaderElection.layerCredentials),
+    Effect.mapError(({ message }) => new CommandFailure({ message, exitCode: exitCodes.usage })),
+    Effect.filterOrFail(
+      (namespace) => namespace !== undefined,
+      () =>
+        new CommandFailure({
+          message: "no namespace is given, and the credentials have none: say --namespace",
+          exitCode: exitCodes.usage
+        })
     )
-    const found = [given, ...variables.map(Option.getOrUndefined), client.namespace]
-      .find((name) => name !== undefined && name !== "")
-    return found ?? (yield* new CommandFailure({
-      message: "no namespace is given, and the credentials have none: say --namespace",
-      exitCode: exitCodes.usage
-    }))
-  })
+  )
 
 /** The election that the options name. */
 export const layerElection = (

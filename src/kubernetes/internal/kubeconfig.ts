@@ -46,7 +46,7 @@ interface Selected {
   readonly context: string
   readonly cluster: Client.Cluster
   readonly user: Client.User
-  readonly namespace: string | undefined
+  readonly namespace: string
   readonly tokenFile: string | undefined
   readonly plugin: { readonly command: string; readonly installHint: string | undefined } | undefined
 }
@@ -189,7 +189,7 @@ const select = (
             }
           }
         },
-        catch: (cause) => fail(options, `${file} is no kubeconfig: ${errorText(cause)}`, cause)
+        catch: (cause) => fail(options, `${file} is not a valid kubeconfig: ${yamlProblem(cause)}`)
       })
     }
     const name = options.context ?? config.getCurrentContext()
@@ -223,11 +223,25 @@ const select = (
       context: name,
       cluster,
       user,
-      namespace: context.namespace || undefined,
+      // As kubectl has it.
+      namespace: context.namespace || "default",
       tokenFile: details.get(context.user)?.tokenFile,
       plugin: details.get(context.user)?.plugin
     }
   })
+
+// Of a parser's error the reason and the position, and nothing else: its message and its `mark` hold the lines around the
+// mistake, credentials included.
+const yamlProblem = (cause: unknown): string => {
+  if (!Predicate.hasProperty(cause, "reason") || !Predicate.isString(cause.reason)) {
+    return "it is not a mapping with the clusters, users and contexts of a kubeconfig"
+  }
+  const reason = cause.reason.replace(/["<*!].*/, "…")
+  const mark = Predicate.hasProperty(cause, "mark") ? cause.mark : undefined
+  return Predicate.hasProperty(mark, "line") && Predicate.hasProperty(mark, "column")
+    ? `${reason} (line ${Number(mark.line) + 1}, column ${Number(mark.column) + 1})`
+    : reason
+}
 
 // KubeConfig's own merge fails where two files say the same, and lets the last one win.
 const merge = (into: Client.KubeConfig, from: Client.KubeConfig): void => {
@@ -263,9 +277,8 @@ const logIn = (selected: Selected, url: URL): Effect.Effect<Credentials.Credenti
         new KubernetesCredentialsError({
           message: plugin === undefined
             ? `the kubeconfig's credentials cannot be used: ${errorText(cause)}`
-            : `the kubeconfig's exec plugin ${plugin.command} failed: ${errorText(cause)}` +
-              (plugin.installHint === undefined ? "" : `\n${plugin.installHint}`),
-          cause
+            : `the kubeconfig's exec plugin ${plugin.command} ${pluginProblem(cause)}` +
+              (plugin.installHint === undefined ? "" : `\n${plugin.installHint}`)
         })
     })
     const headers: Record<string, string> = {}
@@ -281,6 +294,11 @@ const logIn = (selected: Selected, url: URL): Effect.Effect<Credentials.Credenti
       headers["authorization"] = `Bearer ${yield* readText(tokenFile)}`
     }
     const cert = pem(options.cert)
+    if (plugin !== undefined && headers["authorization"] === undefined && cert === undefined) {
+      return yield* new KubernetesCredentialsError({
+        message: `the kubeconfig's exec plugin ${plugin.command} printed neither a token nor a certificate`
+      })
+    }
     if (
       url.protocol === "http:" && !isLoopback(url.hostname) &&
       (headers["authorization"] !== undefined || cert !== undefined)
@@ -302,6 +320,12 @@ const logIn = (selected: Selected, url: URL): Effect.Effect<Credentials.Credenti
       lifetime: yield* pluginLifetime(config, user.name)
     }
   })
+
+// The text of any other error quotes what the plugin printed, which may be a token.
+const pluginProblem = (cause: unknown): string =>
+  Predicate.hasProperty(cause, "syscall")
+    ? `cannot be run: ${errorText(cause)}`
+    : "failed, or did not print credentials"
 
 /** Whether what is sent there stays on this machine. */
 export const isLoopback = (hostname: string): boolean =>

@@ -126,11 +126,12 @@ export interface Progress {
 
 /**
  * Whether the write may have been applied, now or later: it may have arrived,
- * and no answer says that it was refused. 4xx says so, 5xx does not.
+ * and no answer of the API server itself says that it was refused. A status
+ * alone does not say so, for it may be that of something in front of it, but 429
+ * is what nothing ever answers to a request that it lets through.
  */
 export const outcomeUnknown = (progress: Progress): boolean =>
-  progress.isWrite && progress.sent &&
-  (progress.status === undefined || progress.status < 300 || progress.status >= 500)
+  progress.isWrite && progress.sent && progress.status !== 429
 
 export interface Answer {
   readonly status: number

@@ -13,9 +13,9 @@ import { candidate } from "../../../src/cli/run/candidate.ts"
 import { logger } from "../../../src/cli/shared/log.ts"
 import * as DurationText from "../../../src/internal/duration.ts"
 import * as KubernetesClient from "../../../src/kubernetes/KubernetesClient.ts"
+import * as KubernetesLeaderElection from "../../../src/kubernetes/KubernetesLeaderElection.ts"
 import * as KubernetesLeaseStore from "../../../src/kubernetes/KubernetesLeaseStore.ts"
 import * as LeaderElection from "../../../src/LeaderElection.ts"
-import * as LeaderElectionConfig from "../../../src/LeaderElectionConfig.ts"
 import * as SuspendWitness from "../../../src/SuspendWitness.ts"
 
 const duration = (name: string, fallback: Duration.Duration) =>
@@ -32,10 +32,7 @@ const main = Effect.gen(function*() {
     : KubernetesClient.layerInCluster({ directory })
   const election = LeaderElection.layer().pipe(
     Layer.provide(KubernetesLeaseStore.layer),
-    Layer.provide(Layer.effect(
-      LeaderElectionConfig.CredentialsNamespace,
-      KubernetesClient.KubernetesClient.useSync((client) => client.namespace)
-    )),
+    Layer.provide(KubernetesLeaderElection.layerCredentials),
     Layer.provide(client),
     Layer.provide(SuspendWitness.layerNode)
   )

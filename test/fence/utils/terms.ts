@@ -1,0 +1,38 @@
+/**
+ * Terms that a test hands out, without any election.
+ */
+import { Deferred, Duration, Effect } from "effect"
+import { Leadership, LeaderElectionError } from "effect-kubernetes-leader-election"
+
+export const lost = (cause: LeaderElectionError.LossCause) =>
+  new LeaderElectionError.LeaderElectionError({ reason: new LeaderElectionError.LeadershipLost({ cause }) })
+
+/** The leadership of a term that is valid until `isValid` says otherwise. */
+export const term = (
+  fencingToken: bigint,
+  options?: {
+    readonly name?: string
+    readonly isValid?: () => boolean
+    /** Runs between a check and what the program does because of it. */
+    readonly afterEnsure?: Effect.Effect<void>
+  }
+): Leadership["Service"] => {
+  const check = Effect.suspend(() =>
+    options?.isValid?.() === false ? Effect.fail(lost("RenewDeadlineExceeded")) : Effect.void
+  )
+  return Leadership.of({
+    lease: { namespace: "default", name: options?.name ?? "jobs" },
+    identity: `candidate-${fencingToken}`,
+    fencingToken,
+    transitions: 0,
+    isValid: Effect.sync(() => options?.isValid?.() !== false),
+    remaining: Effect.sync(() => options?.isValid?.() === false ? Duration.zero : Duration.seconds(10)),
+    ensure: Effect.andThen(check, options?.afterEnsure ?? Effect.void),
+    confirm: check,
+    lost: Deferred.await(Deferred.makeUnsafe())
+  })
+}
+
+/** Runs an effect in a term. */
+export const inTerm = (leadership: Leadership["Service"]) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.provideService(effect, Leadership, leadership)
