@@ -8,7 +8,7 @@ const src = (path: string) => fileURLToPath(new URL(`./src/${path}`, import.meta
 const alias = [
   { find: /^effect-kubernetes-leader-election$/, replacement: src("index.ts") },
   { find: /^effect-kubernetes-leader-election\/testing$/, replacement: src("testing/index.ts") },
-  { find: /^effect-kubernetes-leader-election\/promise$/, replacement: src("promise.ts") }
+  { find: /^effect-kubernetes-leader-election\/(.*)$/, replacement: src("$1.ts") }
 ]
 
 export default defineConfig({

@@ -13,6 +13,9 @@ export * as Fence from "./Fence.ts"
 /** Fencing tokens over HTTP. */
 export * as FenceHttp from "./FenceHttp.ts"
 
+/** How the optional package for kubeconfigs is loaded. */
+export * as ClientNode from "./kubernetes/ClientNode.ts"
+
 /** Connection and credentials of the Kubernetes API. */
 export * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
 

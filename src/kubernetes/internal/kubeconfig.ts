@@ -17,11 +17,12 @@ import type * as Scope from "effect/Scope"
 import { readFile } from "node:fs/promises"
 import type { RequestOptions } from "node:https"
 import { dirname, resolve } from "node:path"
+import { ClientNode } from "../ClientNode.ts"
 import { KubernetesConfigError, KubernetesCredentialsError } from "../KubernetesError.ts"
 import * as Credentials from "./credentials.ts"
 import { readText, type Target } from "./serviceAccount.ts"
 
-type ClientNode = typeof Client
+type ClientLibrary = typeof Client
 
 /** How long credentials are used before files are read and expiries looked at again. */
 const maxAge = Duration.seconds(60)
@@ -57,13 +58,14 @@ export const make: (options: {
   /** Where the files are from, for messages: `KUBECONFIG`. */
   readonly source: string
   readonly context: string | undefined
-  /** @default imports `@kubernetes/client-node` */
-  readonly load?: (() => Promise<ClientNode>) | undefined
+  /** @default as the reference of the same name says */
+  readonly load?: (() => Promise<ClientLibrary>) | undefined
 }) => Effect.Effect<Target, KubernetesConfigError, Scope.Scope> = Effect.fnUntraced(function*(options) {
   // Before the package is loaded: who has no kubeconfig does not need it either.
   const texts = yield* readFiles(options)
+  const load = yield* ClientNode
   const client = yield* Effect.tryPromise({
-    try: options.load ?? (() => import("@kubernetes/client-node")),
+    try: options.load ?? (() => load() as Promise<ClientLibrary>),
     catch: (cause) =>
       new KubernetesConfigError({
         message: "a kubeconfig is read with the package @kubernetes/client-node, which " +
@@ -164,7 +166,7 @@ const readFiles = Effect.fnUntraced(function*(
 })
 
 const select = (
-  client: ClientNode,
+  client: ClientLibrary,
   options: Source,
   texts: ReadonlyArray<{ readonly file: string; readonly text: string }>
 ): Effect.Effect<Selected, KubernetesConfigError> =>
