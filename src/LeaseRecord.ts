@@ -59,8 +59,6 @@ export interface LeaseRecord extends LeaseKey {
   readonly uid: string
   /** Grows with every change, through deletion and re-creation too (KEP-5504). */
   readonly resourceVersion: bigint
-  /** The API server's wall clock at creation, Unix milliseconds (whole seconds); `undefined` where missing. */
-  readonly creationTimestamp: number | undefined
   /** Set while a finalizer holds up the object's deletion, Unix milliseconds. */
   readonly deletionTimestamp: number | undefined
   readonly labels: Readonly<Record<string, string>>
@@ -110,6 +108,16 @@ export interface LeaseWrite {
 export const instanceAnnotation = "effect-kubernetes-leader-election/instance"
 
 /**
+ * The age mark: an annotation whose value is the Lease's own uid. It says that
+ * a process has seen this very object for leaseDuration, so that a candidate
+ * that has just started need not wait as long before it leads.
+ *
+ * @category annotations
+ * @since 0.2.0
+ */
+export const ageMarkAnnotation = "effect-kubernetes-leader-election/age-mark"
+
+/**
  * The annotation that asks one leader to give up its term in good order. Its
  * value is the instance id of the leader that is meant: any other leader
  * ignores it.
@@ -147,7 +155,6 @@ const WireLease = Schema.Struct({
     namespace: Schema.String,
     uid: Schema.String,
     resourceVersion: Schema.String.check(Schema.isPattern(/^[0-9]+$/)),
-    creationTimestamp: NullOr(Schema.String),
     deletionTimestamp: NullOr(Schema.String),
     labels: NullOr(StringMap),
     annotations: NullOr(StringMap),
@@ -185,7 +192,6 @@ export const decode = (value: unknown): Effect.Effect<LeaseRecord, Schema.Schema
     name: metadata.name,
     uid: metadata.uid,
     resourceVersion: BigInt(metadata.resourceVersion),
-    creationTimestamp: timestamp(metadata.creationTimestamp),
     deletionTimestamp: timestamp(metadata.deletionTimestamp),
     labels: metadata.labels ?? {},
     annotations: metadata.annotations ?? {},

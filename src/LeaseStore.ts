@@ -15,15 +15,14 @@ import type { LeaseError } from "./LeaseError.ts"
 import type { LeaseKey, LeaseRecord, LeaseWrite } from "./LeaseRecord.ts"
 
 /**
- * A Lease, with the wall clock of the server that answered.
+ * The answer to a read or a write: the Lease as it is stored. It carries no
+ * time: nothing is ever decided by a server's clock.
  *
  * @category models
  * @since 0.1.0
  */
 export interface LeaseResponse {
   readonly lease: LeaseRecord
-  /** The response's `Date`, Unix milliseconds (whole seconds); `undefined` where the store has no clock of its own. */
-  readonly serverTime: number | undefined
 }
 
 /**

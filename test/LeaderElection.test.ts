@@ -44,7 +44,10 @@ describe("a campaign", () => {
     assert.strictEqual(held.acquireTime, 1_000_000n)
     assert.strictEqual(held.renewTime, 6_000_000n)
     assert.deepStrictEqual(held.ownerReferences, [{ apiVersion: "v1", kind: "Pod", name: "web-0", uid: pod.uid }])
-    assert.match(held.annotations["effect-kubernetes-leader-election/instance"] ?? "", /^1000000-[0-9a-z]+$/)
+    assert.match(
+      held.annotations["effect-kubernetes-leader-election/instance"] ?? "",
+      /^1000000-[0-9a-f]{20}-[0-9a-z]+$/
+    )
     yield* Fiber.interrupt(fiber)
     const free = yield* w.lease
     assert.strictEqual(free.uid, held.uid)

@@ -136,8 +136,7 @@ describe("T15 a watch that breaks", () => {
   })
 
   test("a deletion that happened while it could not be resumed is found by a read", function*(w) {
-    yield* w.cluster.createLease(key, heldBy("other", 3600))
-    yield* w.until(100_000)
+    yield* w.createOld(heldBy("other", 3600))
     const b = yield* w.candidate("b")
     yield* b.lead
     yield* w.until(101_000)
@@ -194,8 +193,7 @@ describe("T15 a watch that is silent", () => {
   })
 
   test("a quiet watch of a dead holder is read once, and not opened again", function*(w) {
-    yield* w.cluster.createLease(key, heldBy("dead", 60))
-    yield* w.until(100_000)
+    yield* w.createOld(heldBy("dead", 60))
     const b = yield* w.candidate("b")
     yield* b.lead
     yield* w.until(159_999)

@@ -149,12 +149,17 @@ it.effect("takeovers are counted by cause", () =>
     yield* Effect.forkChild(Fiber.interrupt(second))
     yield* TestClock.adjust("1 minute")
 
-    // A take whose answer is lost turns out to have been applied: its own earlier write is resumed.
-    yield* a.faults.next("patch", Fault.dropAnswer)
-    const fourth = yield* Effect.forkChild(a.run(a.election.whileLeading(Effect.never)))
-    yield* TestClock.adjust("1 minute")
-    assert.deepStrictEqual(takeovers(a), [1, 0, 1, 1])
+    // A new process of the same identity, whose predecessor was killed.
+    const killed = yield* Effect.forkChild(a.run(a.election.whileLeading(Effect.never)))
+    yield* TestClock.adjust("1 second")
+    yield* a.faults.stall
+    const restarted = yield* candidate(cluster, "a", { newLease: "lead" })
+    const fourth = yield* Effect.forkChild(restarted.run(restarted.election.whileLeading(Effect.never)))
+    yield* TestClock.adjust("1 second")
+    assert.deepStrictEqual(takeovers(restarted), [0, 0, 0, 1])
     yield* Fiber.interrupt(fourth)
+    yield* Effect.forkChild(Fiber.interrupt(killed))
+    yield* TestClock.adjust("1 minute")
   }))
 
 it.effect("losses are counted by reason, and the ends of programs are none", () =>

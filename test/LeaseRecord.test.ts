@@ -35,7 +35,6 @@ const empty: LeaseRecord.LeaseRecord = {
   name: "invoices",
   uid: "0f9c3f2e-6c0d-4f55-9b07-0c2b6c1f2c11",
   resourceVersion: 603n,
-  creationTimestamp: Date.parse("2026-11-22T13:30:00Z"),
   deletionTimestamp: undefined,
   labels: {},
   annotations: {},
@@ -87,12 +86,10 @@ describe("decode", () => {
         strategy: null,
         preferredHolder: null
       }, { labels: null, annotations: null, ownerReferences: null, creationTimestamp: null, deletionTimestamp: null }),
-      {
-        creationTimestamp: undefined
-      }
+      {}
     ],
-    ["no creationTimestamp", body({}, { creationTimestamp: undefined }), { creationTimestamp: undefined }],
-    ["a creationTimestamp that is none", body({}, { creationTimestamp: "now" }), { creationTimestamp: undefined }],
+    ["no creationTimestamp, which nothing depends on", body({}, { creationTimestamp: undefined }), {}],
+    ["a creationTimestamp that is not a time", body({}, { creationTimestamp: 5 }), {}],
     ["an empty holder", body({ holderIdentity: "" }), {}],
     ["any text as holder", body({ holderIdentity: "a b\n\u0000😀" }), { holderIdentity: "a b\n\u0000😀" }],
     // Written as year 1, read back as null; other servers may read it back as it is.

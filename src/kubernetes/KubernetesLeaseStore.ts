@@ -214,7 +214,7 @@ const toResponse = (
   verb: LeaseVerb
 ): Effect.Effect<LeaseResponse, LeaseErrorReason> =>
   Effect.mapBoth(decode(response.body), {
-    onSuccess: (lease) => ({ lease, serverTime: response.serverTime }),
+    onSuccess: (lease) => ({ lease }),
     onFailure: (error) => LeaseErrors.noLease(verb, response.status, error.message)
   })
 

@@ -56,7 +56,7 @@ export const make = (
   options: { readonly name?: string | undefined } = {}
 ): Effect.Effect<LeaseStore["Service"]> =>
   Effect.sync(() => {
-    const { clock, decode, nextConnection, run, types: { leases }, watch } = apiOf(cluster)
+    const { decode, nextConnection, run, types: { leases }, watch } = apiOf(cluster)
 
     const respond = (
       verb: LeaseVerb,
@@ -65,7 +65,7 @@ export const make = (
     ): Effect.Effect<LeaseResponse, LeaseError> =>
       answer.pipe(
         Effect.flatMap(decode),
-        Effect.map((lease) => ({ lease, serverTime: Math.floor(clock.currentTimeMillisUnsafe() / 1000) * 1000 })),
+        Effect.map((lease) => ({ lease })),
         Effect.mapError((error) => toLeaseError(verb, key, error))
       )
 

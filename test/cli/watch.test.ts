@@ -16,7 +16,6 @@ const look = (text: string): History.Look => {
     name: "x",
     uid: "u",
     resourceVersion: BigInt(version),
-    creationTimestamp: undefined,
     deletionTimestamp: undefined,
     labels: {},
     annotations: {},

@@ -209,15 +209,13 @@ describe("tokens", () => {
 // --- Requests ---
 
 describe("requests", () => {
-  it.live("say who asks, and give the server's clock", (context) =>
+  it.live("say who asks", (context) =>
     Effect.gen(function*() {
       const cluster = yield* scoped(sharedCluster)
       skipWithout(context, cluster, "audit")
       const { key, namespace, token } = yield* makeAccount(cluster, [all])
       const { store } = yield* connect(cluster, token)
-      const { lease, serverTime } = yield* store.create(key, write)
-      assert.isDefined(serverTime)
-      assert.isBelow(Math.abs(serverTime! - lease.creationTimestamp!), 2_000)
+      yield* store.create(key, write)
       const user = `system:serviceaccount:${namespace}:candidate`
       const entries = yield* until(
         Effect.promise(() => cluster.auditLog({ user })).pipe(

@@ -499,23 +499,15 @@ export class Monitor {
     return counted
   }
 
-  /** The answer as one of the API servers gives it, whose wall clock is its own. */
-  private readonly dated = (response: LeaseResponse): LeaseResponse => {
-    const { serverClocks } = this.simulation.profile
-    return serverClocks.length === 0
-      ? response
-      : { ...response, serverTime: (response.serverTime ?? 0) + this.world.dice.pick(serverClocks) }
-  }
-
   /** The server's side of a connection: what is committed, and by whom. */
   spy(candidate: Candidate, identity: string, process: Process, store: LeaseStore["Service"]): LeaseStore["Service"] {
     return LeaseStore.of({
       ...store,
-      get: (key) => Effect.map(store.get(key), this.dated),
+      get: store.get,
       create: (key, write) =>
         Effect.map(store.create(key, write), (response) => {
           this.commit(process, identity, response.lease, write)
-          return this.dated(response)
+          return response
         }),
       patch: (key, resourceVersion, write) =>
         Effect.suspend(() => {
@@ -529,7 +521,7 @@ export class Monitor {
             }
             this.checkTakeover(candidate, identity, process, before, write)
             this.commit(process, identity, response.lease, write)
-            return this.dated(response)
+            return response
           })
         })
     })

@@ -71,11 +71,11 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/campaign.ts",
-        "const decision = decide(observer.observation(), this.author, now)",
+        "const decision = decide(observer.observation(), this.attempts, this.author, now)",
         "const wall = yield* environment.wallClock\n" +
           "      const seen = observer.observation()\n" +
           "      const decision = decide(typeof seen.lease === \"string\" || seen.lease.renewTime === undefined ? seen : " +
-          "{ ...seen, signOfLifeAt: now - (wall - seen.lease.renewTime) * 1000n }, this.author, now)"
+          "{ ...seen, signOfLifeAt: now - (wall - seen.lease.renewTime) * 1000n }, this.attempts, this.author, now)"
       )
     ]
   },
@@ -190,8 +190,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/observation.ts",
-        "  return served < seen ? served : seen\n",
-        "  return served < seen ? 0n : 0n\n"
+        "  return observation.markedAt !== undefined && observation.markedAt < seen ? observation.markedAt : seen\n",
+        "  return seen < 0n ? seen : 0n\n"
       )
     ]
   },
@@ -202,9 +202,9 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/observation.ts",
-        "      firstSeenAt: now,\n      createdBefore: undefined",
+        "      firstSeenAt: now,\n      markedAt: isMarked(lease) ? now : undefined",
         "      firstSeenAt: observation.firstSeenAt === 0n ? now : observation.firstSeenAt,\n" +
-          "      createdBefore: observation.createdBefore"
+          "      markedAt: observation.markedAt"
       )
     ]
   },
@@ -225,14 +225,14 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     ]
   },
   {
-    name: "the server's age is trusted at any value",
-    seenIn: "a design that was given up",
+    name: "the age mark is a constant text",
+    seenIn: "the first idea of a mark",
     within: 500,
     edits: [
       edit(
         "internal/protocol/observation.ts",
-        "observation.createdBefore + 2n * leaseDuration",
-        "observation.createdBefore"
+        "lease.uid !== \"\" && lease.annotations[ageMarkAnnotation] === lease.uid",
+        "lease.uid !== \"\" && lease.annotations[ageMarkAnnotation] !== undefined"
       )
     ]
   },
@@ -249,17 +249,14 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     ]
   },
   {
-    name: "an old write of one's own is adopted",
-    seenIn: "@codedependant, nestjs, the first design of this library",
-    within: 500,
+    name: "what was first seen may be resumed at any version",
+    seenIn: "the first design of the resume",
+    within: 1000,
     edits: [
       edit(
-        "internal/election/campaign.ts",
-        "      const write = Writes.take(",
-        "      if (decision.cause === \"resumed\") {\n" +
-          "        return Option.some(Tenure.make({ author: { ...this.author, instance: lease.annotations[\"effect-kubernetes-leader-election/instance\"] ?? this.author.instance }, cause: decision.cause, lease, start }))\n" +
-          "      }\n" +
-          "      const write = Writes.take("
+        "internal/protocol/decision.ts",
+        " && isFirst(observation, lease)) {",
+        " && (isFirst(observation, lease) || lease.uid !== \"\")) {"
       )
     ]
   },
@@ -283,8 +280,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/instance.ts",
-        "return leftStart === rightStart ? left[2]! < right[2]! : leftStart < rightStart",
-        "return true"
+        "  left.start === right.start ? left.random < right.random : left.start < right.start",
+        "  left.start === right.start || true"
       )
     ]
   },
@@ -295,8 +292,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/instance.ts",
-        "return leftStart === rightStart ? left[2]! < right[2]! : leftStart < rightStart",
-        "return false"
+        "  left.start === right.start ? left.random < right.random : left.start < right.start",
+        "  left.start === right.start && left.random !== left.random"
       )
     ]
   },

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Fiber, Stream } from "effect"
+import { Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { type LeaseChange, LeaseStore } from "../../src/LeaseStore.ts"
 import { MemoryCluster, MemoryLeaseStore } from "../../src/testing/index.ts"
@@ -310,23 +310,6 @@ describe("versions", () => {
 })
 
 describe("time", () => {
-  it.effect("is that of the clock where the cluster was made", () =>
-    Effect.gen(function*() {
-      const clock = yield* Clock.Clock
-      // An hour ahead.
-      const ahead: Clock.Clock = {
-        ...clock,
-        currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + 3_600_000
-      }
-      const cluster = yield* Effect.provideService(MemoryCluster.make(), Clock.Clock, ahead)
-      const store = yield* MemoryLeaseStore.make(cluster)
-      yield* TestClock.adjust("1999 millis")
-      const { lease, serverTime } = yield* store.create(key, {})
-      assert.deepStrictEqual([serverTime, lease.creationTimestamp], [3_601_000, 3_601_000])
-      yield* TestClock.adjust("1 millis")
-      assert.deepStrictEqual((yield* store.get(key)).serverTime, 3_602_000)
-    }))
-
   it.effect("a watch gets a bookmark each minute in which something was written", () =>
     Effect.gen(function*() {
       const { cluster, follow, heard } = yield* make()

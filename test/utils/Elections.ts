@@ -4,11 +4,12 @@
 import { it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, type Fiber, type Latch, Logger, Metric, References, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import * as Instance from "../../src/internal/protocol/instance.ts"
 import * as LeaderElection from "../../src/LeaderElection.ts"
 import * as LeaderElectionConfig from "../../src/LeaderElectionConfig.ts"
 import { LeaderElectionError } from "../../src/LeaderElectionError.ts"
 import { Leadership } from "../../src/Leadership.ts"
-import { instanceAnnotation, type LeaseRecord } from "../../src/LeaseRecord.ts"
+import { ageMarkAnnotation, instanceAnnotation, type LeaseRecord } from "../../src/LeaseRecord.ts"
 import { LeaseStore } from "../../src/LeaseStore.ts"
 import { SuspendWitness } from "../../src/SuspendWitness.ts"
 import { LeaseFaults, MemoryCluster, MemoryLeaseStore } from "../../src/testing/index.ts"
@@ -68,6 +69,8 @@ export interface World {
   readonly settle: Effect.Effect<void>
   /** The Lease as it is stored; a defect where there is none. */
   readonly lease: Effect.Effect<LeaseRecord>
+  /** Creates the Lease with the age mark on it, so that nobody needs to wait before it leads, and goes on to 100 s. */
+  readonly createOld: (object: MemoryCluster.LeaseBody) => Effect.Effect<void>
 }
 
 /** A test of elections, on a cluster of its own. */
@@ -193,7 +196,13 @@ const makeWorld = Effect.fnUntraced(function*(logs: ReadonlyArray<string>, optio
     lease: Effect.flatMap(
       cluster.lease(key),
       (lease) => lease === undefined ? Effect.die(new Error("no Lease")) : Effect.succeed(lease)
-    )
+    ),
+    createOld: Effect.fnUntraced(function*(object) {
+      yield* Effect.orDie(cluster.createLease(key, object))
+      const { uid } = yield* world.lease
+      yield* Effect.orDie(cluster.editLease(key, { metadata: { annotations: { [ageMarkAnnotation]: uid } } }))
+      yield* world.until(100_000)
+    })
   }
   return world
 })
@@ -237,11 +246,14 @@ export const heldBy = (holderIdentity: string, leaseDurationSeconds: number, ins
   }
 })
 
+/** The instance id of an earlier process of the same identity, in the same Pod. */
+export const predecessor = (identity: string, podUid?: string): string =>
+  Instance.format(1n, Instance.originOf(identity, podUid), "a")
+
 /** The mark of a release. */
 export const released = {
   spec: { holderIdentity: "", leaseDurationSeconds: 1, renewTime: "2026-11-22T12:00:00.000000Z", leaseTransitions: 3 }
 }
 
-/** A released Lease that is old already: whoever comes leads at once. It is 100 s past the begin then. */
-export const oldLease = (world: World): Effect.Effect<void> =>
-  Effect.andThen(Effect.orDie(world.cluster.createLease(key, released)), world.until(100_000))
+/** A released Lease with the age mark: whoever comes leads at once. It is 100 s past the start then. */
+export const oldLease = (world: World): Effect.Effect<void> => world.createOld(released)

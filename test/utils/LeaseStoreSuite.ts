@@ -3,7 +3,7 @@
  * local one or a real kube-apiserver. The local server is as good as this suite is.
  */
 import { assert, describe, layer, type Vitest } from "@effect/vitest"
-import { Clock, Context, Deferred, Effect, Exit, Fiber, type Layer, Queue, type Scope, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, type Layer, Queue, type Scope, Stream } from "effect"
 import type { LeaseErrorReason } from "../../src/LeaseError.ts"
 import { LeaseError } from "../../src/LeaseError.ts"
 import { type LeaseRecord, type LeaseWrite, maxLeaseTransitions, type OwnerReference } from "../../src/LeaseRecord.ts"
@@ -224,27 +224,6 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
         const error = yield* Effect.flip(store.get(key))
         assert.strictEqual(error.reason._tag, "LeaseNotFound")
         assert.include(error.message, `get lease ${key.namespace}/${key.name}`)
-      })
-    )
-
-    test(
-      "tells the server's time, and when the object was made",
-      Effect.gen(function*() {
-        const { key, store } = yield* setup
-        const before = yield* Clock.currentTimeMillis
-        const created = yield* store.create(key, full)
-        const read = yield* store.get(key)
-        const after = yield* Clock.currentTimeMillis
-        for (const { lease, serverTime } of [created, read]) {
-          for (const time of [serverTime, lease.creationTimestamp]) {
-            assert.isNumber(time)
-            assert.strictEqual((time ?? Number.NaN) % 1000, 0)
-            assert.isAtLeast(time ?? Number.NaN, before - 1000)
-            assert.isAtMost(time ?? Number.NaN, after)
-          }
-          assert.isAtMost(lease.creationTimestamp ?? Number.NaN, serverTime ?? Number.NaN)
-        }
-        assert.strictEqual(read.lease.creationTimestamp, created.lease.creationTimestamp)
       })
     )
 

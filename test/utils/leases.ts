@@ -11,7 +11,6 @@ export const lease = (change: Partial<LeaseRecord> & { readonly instance?: strin
     name: "invoices",
     uid: "uid-1",
     resourceVersion: 10n,
-    creationTimestamp: 1_000_000,
     deletionTimestamp: undefined,
     labels: {},
     annotations: instance === undefined ? {} : { [instanceAnnotation]: instance },

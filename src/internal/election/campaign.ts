@@ -13,10 +13,11 @@ import { DuplicateIdentity, LeaderElectionError, LeaseRefused } from "../../Lead
 import type { TakeoverCause, Term } from "../../LeaderElectionStatus.ts"
 import { isOutcomeUnknown, type LeaseError, type LeaseVerb, retryAfter } from "../../LeaseError.ts"
 import { formatKey, type LeaseRecord } from "../../LeaseRecord.ts"
+import * as Attempts from "../protocol/attempts.ts"
 import { decide, type Decision } from "../protocol/decision.ts"
 import * as Instance from "../protocol/instance.ts"
-import { oldEnoughAt } from "../protocol/observation.ts"
-import { type Moment, nextAttempt } from "../protocol/timing.ts"
+import { needsMark, oldEnoughAt } from "../protocol/observation.ts"
+import { type Moment, nextAttempt, remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import { type Environment, nanos, waitUntil } from "./environment.ts"
 import { type Attempt, jitter, type Observer } from "./observer.ts"
@@ -66,7 +67,11 @@ const makeAuthor = Effect.fnUntraced(function*({ environment, memory }: Campaign
   const random = yield* Random.nextIntBetween(0, 2 ** 31)
   return {
     identity: settings.identity,
-    instance: Instance.format(memory.lastInstance, random.toString(36)),
+    instance: Instance.format(
+      memory.lastInstance,
+      Instance.originOf(settings.identity, settings.pod?.uid),
+      random.toString(36)
+    ),
     leaseDuration: timing.leaseDuration,
     leaseDurationSeconds: Number(timing.leaseDuration / 1_000_000_000n),
     pod: settings.pod
@@ -75,11 +80,12 @@ const makeAuthor = Effect.fnUntraced(function*({ environment, memory }: Campaign
 
 /** Campaigns until a term has begun. */
 export const run = Effect.fnUntraced(function*(campaign: Campaign) {
-  const author = yield* makeAuthor(campaign)
-  campaign.holding.author = author
   yield* campaign.observer.begin
-  const candidate = new Candidate(campaign, author)
   while (true) {
+    // A new instance after each holding that was lost: what it wrote may be put back, and is not this campaign's then.
+    const author = yield* makeAuthor(campaign)
+    campaign.holding.author = author
+    const candidate = new Candidate(campaign, author)
     const tenure = yield* candidate.take()
     campaign.holding.tenure = tenure
     const term = yield* comeOfAge(campaign, tenure)
@@ -106,6 +112,9 @@ class Candidate {
   /** The revision at which the watch was last doubted: once is enough. */
   probed = -1
   reportedDuplicate = false
+  attempts: Attempts.Attempts = []
+  ids = 0
+  lastCause: TakeoverCause = "created"
 
   constructor(campaign: Campaign, author: Writes.Author) {
     this.campaign = campaign
@@ -134,7 +143,11 @@ class Candidate {
         yield* waitUntil(environment, this.notBefore, observer.heard)
         return Option.none()
       }
-      const decision = decide(observer.observation(), this.author, now)
+      this.attempts = Attempts.living(
+        Attempts.expired(this.attempts, now, environment.timing.leaseDuration),
+        observer.observation().lease
+      )
+      const decision = decide(observer.observation(), this.attempts, this.author, now)
       if (decision._tag !== "Read" && this.mustStandBack(decision, now)) {
         yield* waitUntil(environment, memory.standBackUntil!, observer.heard)
         return Option.none()
@@ -153,6 +166,11 @@ class Candidate {
         }
         case "Take": {
           return yield* this.takeOver(decision)
+        }
+        case "Adopt": {
+          const { lease, start } = decision
+          const cause = this.lastCause
+          return Option.some(Tenure.make({ author: this.author, cause, lease, start, firstDue: undefined }))
         }
         case "Wait": {
           if (decision.duplicate && !this.reportedDuplicate) {
@@ -229,7 +247,7 @@ class Candidate {
       const start = yield* environment.moment
       const renewTime = yield* Tenure.nextRenewTime(environment, memory, undefined)
       const request = environment.store.create(environment.key, Writes.create(this.author, renewTime))
-      return yield* this.write("create", "created", start, request)
+      return yield* this.write("create", "created", start, renewTime, request)
     })
   }
 
@@ -237,13 +255,14 @@ class Candidate {
     decision: Extract<Decision, { _tag: "Take" }>
   ): Effect.Effect<Option.Option<Tenure.Tenure>, LeaderElectionError> {
     return Effect.gen({ self: this }, function*() {
-      const { environment, memory } = this.campaign
+      const { environment, memory, observer } = this.campaign
       const { lease } = decision
       const start = yield* environment.moment
       const renewTime = yield* Tenure.nextRenewTime(environment, memory, lease.renewTime)
-      const write = Writes.take(this.author, lease, renewTime, { owner: !memory.ownerRefused })
+      const mark = needsMark(observer.observation(), start.monotonic, environment.timing.leaseDuration)
+      const write = Writes.take(this.author, lease, renewTime, { owner: !memory.ownerRefused, mark })
       const request = environment.store.patch(environment.key, lease.resourceVersion, write)
-      return yield* this.write("patch", decision.cause, start, request)
+      return yield* this.write("patch", decision.cause, start, renewTime, request)
     })
   }
 
@@ -251,6 +270,7 @@ class Candidate {
     verb: LeaseVerb,
     cause: TakeoverCause,
     start: Moment,
+    renewTime: bigint,
     request: Parameters<Observer["attempt"]>[2]
   ): Effect.Effect<Option.Option<Tenure.Tenure>, LeaderElectionError> {
     return Effect.gen({ self: this }, function*() {
@@ -259,7 +279,14 @@ class Candidate {
       const uncertain = holding.uncertain
       // Also where this is interrupted before the answer.
       holding.uncertain = { decidedOn: decidedOn === "unknown" ? "absent" : decidedOn }
+      this.lastCause = cause
+      const id = this.ids++
+      const guard = typeof decidedOn === "string" ? "absent" as const : decidedOn.resourceVersion
+      this.attempts = Attempts.begun(this.attempts, { id, start, open: true, guard, renewTime })
       const made = yield* observer.attempt(verb, start, request)
+      this.attempts = Result.isFailure(made.result) && isOutcomeUnknown(made.result.failure)
+        ? Attempts.unanswered(this.attempts, id)
+        : Attempts.settled(this.attempts, id)
       yield* observer.learn(made)
       if (Result.isSuccess(made.result)) {
         this.conflicts = 0
@@ -378,6 +405,10 @@ const comeOfAge = Effect.fnUntraced(function*(campaign: Campaign, tenure: Tenure
     }
     yield* campaign.onHolding(tenure.cause)
     while (tenure.gone === undefined) {
+      // Holding ends as a term does: a record of ours that is put back later is not believed.
+      if (remaining(tenure.validFrom, yield* environment.moment, environment.timing.renewDeadline) === 0n) {
+        return undefined
+      }
       if (tenure.validFrom.monotonic >= oldEnough()) {
         // The answer was lost, and the write read back: it counts as it would have, and is not repeated.
         return yield* begin(campaign, tenure, tenure.lease.resourceVersion)
@@ -388,7 +419,9 @@ const comeOfAge = Effect.fnUntraced(function*(campaign: Campaign, tenure: Tenure
       // After a failed attempt the next one keeps its distance, also when the Lease has come of age.
       const ofAge = tenure.failed === undefined || oldEnough() > due ? oldEnough() : due
       if (now < due && now < ofAge) {
-        yield* waitUntil(environment, due < ofAge ? due : ofAge, observer.heard)
+        const next = due < ofAge ? due : ofAge
+        const deadline = tenure.validFrom.monotonic + environment.timing.renewDeadline
+        yield* waitUntil(environment, next < deadline ? next : deadline, observer.heard)
         continue
       }
       const beginning = now >= oldEnough()

@@ -153,10 +153,6 @@ export const make = (environment: Environment, publish: Effect.Effect<void>): Ob
       reason: new LeaseUnavailable({ message, outcomeUnknown: true, ...(cause !== undefined && { cause }) })
     })
 
-  const present = (next: Observation.Observation | undefined, response: LeaseResponse, now: bigint) => {
-    feed(Observation.onServerTime(next ?? observation, response.lease, response.serverTime, now), now)
-  }
-
   const read: Observer["read"] = Effect.gen(function*() {
     needsRead = false
     const before = observation
@@ -164,7 +160,7 @@ export const make = (environment: Environment, publish: Effect.Effect<void>): Ob
     const now = made.end.monotonic
     if (Result.isSuccess(made.result)) {
       const { lease } = made.result.success
-      present(Observation.onRead(observation, made.begun, lease, now), made.result.success, now)
+      feed(Observation.onRead(observation, made.begun, lease, now) ?? observation, now)
     } else if (made.result.failure.reason._tag === "LeaseNotFound") {
       feed(Observation.onRead(observation, made.begun, "absent", now) ?? observation, now)
     }
@@ -180,7 +176,7 @@ export const make = (environment: Environment, publish: Effect.Effect<void>): Ob
     const now = made.end.monotonic
     if (Result.isSuccess(made.result)) {
       const { lease } = made.result.success
-      present(Observation.onWritten(observation, made.begun, lease, now), made.result.success, now)
+      feed(Observation.onWritten(observation, made.begun, lease, now), now)
     } else if (made.result.failure.verb === "patch" && made.result.failure.reason._tag === "LeaseNotFound") {
       feed(Observation.onRead(observation, made.begun, "absent", now) ?? observation, now)
     }

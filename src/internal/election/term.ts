@@ -15,6 +15,7 @@ import type { TakeoverCause, Term } from "../../LeaderElectionStatus.ts"
 import { type LeaseError, retryAfter } from "../../LeaseError.ts"
 import { type LeaseRecord, type LeaseWrite, stepDownAnnotation } from "../../LeaseRecord.ts"
 import { lossOf } from "../protocol/decision.ts"
+import { needsMark } from "../protocol/observation.ts"
 import { elapsed, type Moment, nextRenewal, programDeadline, remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import { type Environment, nanos, seconds, waitUntil } from "./environment.ts"
@@ -168,7 +169,12 @@ export const writeOnce = Effect.fnUntraced(function*(
   observer: Observer,
   pen: Pen,
   tenure: Tenure,
-  makeWrite: (author: Writes.Author, lease: LeaseRecord, renewTime: bigint) => LeaseWrite
+  makeWrite: (
+    author: Writes.Author,
+    lease: LeaseRecord,
+    renewTime: bigint,
+    options: { readonly mark: boolean }
+  ) => LeaseWrite
 ) {
   const before = tenure.validFrom
   if (tenure.conflicts > 0 && !tenure.hurry && !observer.isWatching()) {
@@ -184,10 +190,15 @@ export const writeOnce = Effect.fnUntraced(function*(
   tenure.pending.set(renewTime, start)
   tenure.hurry = false
   tenure.firstDue = undefined
+  const mark = needsMark(observer.observation(), start.monotonic, environment.timing.leaseDuration)
   const made = yield* observer.attempt(
     "patch",
     start,
-    environment.store.patch(environment.key, guard.resourceVersion, makeWrite(tenure.author, guard, renewTime))
+    environment.store.patch(
+      environment.key,
+      guard.resourceVersion,
+      makeWrite(tenure.author, guard, renewTime, { mark })
+    )
   )
   const left = remaining(before, made.end, environment.timing.renewDeadline)
   yield* observer.learn(made)

@@ -6,8 +6,10 @@
  */
 import type { LossCause } from "../../LeaderElectionError.ts"
 import type { LeaseRecord } from "../../LeaseRecord.ts"
+import * as Attempts from "./attempts.ts"
 import * as Instance from "./instance.ts"
-import { instanceOf, type Observation } from "./observation.ts"
+import { instanceOf, isFirst, type Observation } from "./observation.ts"
+import type { Moment } from "./timing.ts"
 
 export interface Self {
   readonly identity: string
@@ -26,6 +28,8 @@ export type Decision =
   | { readonly _tag: "Create" }
   /** Take the Lease with one write guarded by this record's version. */
   | { readonly _tag: "Take"; readonly lease: LeaseRecord; readonly cause: TakeoverCause }
+  /** A write of this campaign whose answer has not come was committed: the Lease is held from its start. */
+  | { readonly _tag: "Adopt"; readonly lease: LeaseRecord; readonly start: Moment }
   /** Leave it alone until `until` (monotonic), unless something is heard before. */
   | {
     readonly _tag: "Wait"
@@ -55,8 +59,13 @@ export const expiresAt = (observation: Observation, lease: LeaseRecord, leaseDur
     : observation.signOfLifeAt +
       (lease.leaseDurationSeconds === undefined ? leaseDuration : BigInt(lease.leaseDurationSeconds) * 1_000_000_000n)
 
-/** What a candidate does, given what it has seen. */
-export const decide = (observation: Observation, self: Self, now: bigint): Decision => {
+/** What a candidate does, given what it has seen and which of its writes may have been committed. */
+export const decide = (
+  observation: Observation,
+  attempts: Attempts.Attempts,
+  self: Self,
+  now: bigint
+): Decision => {
   const lease = observation.lease
   if (lease === "unknown") {
     return { _tag: "Read" }
@@ -69,15 +78,21 @@ export const decide = (observation: Observation, self: Self, now: bigint): Decis
   }
   const own = lease.holderIdentity === self.identity
   const instance = instanceOf(lease)
-  // This campaign's own take whose answer was lost, or an earlier process of this Pod: a new guarded
-  // write, and with it a new term. Nothing older is ever adopted.
-  if (own && (instance === self.instance || Instance.startedBefore(instance, self.instance))) {
+  // This campaign's own write, read back. Without this a candidate whose answers are lost would write for ever. A dead
+  // one is as any other record under our name: it may have been put back beside a leader that is valid.
+  const adopted = own && instance === self.instance ? Attempts.shownBy(attempts, lease) : undefined
+  if (adopted !== undefined) {
+    return { _tag: "Adopt", lease, start: adopted.start }
+  }
+  // An earlier process of this Pod (its container was restarted): a new guarded write, and with it a new term. Only
+  // what stood there at the first look: an older record may have been put back since, beside a leader that is valid.
+  if (own && Instance.isPredecessor(instance, self.instance) && isFirst(observation, lease)) {
     return { _tag: "Take", lease, cause: "resumed" }
   }
   const until = expiresAt(observation, lease, self.leaseDuration)
   return now >= until
     ? { _tag: "Take", lease, cause: "expired" }
-    : { _tag: "Wait", until, lease, duplicate: own && instance !== undefined }
+    : { _tag: "Wait", until, lease, duplicate: own && Instance.startedAfter(instance, self.instance) }
 }
 
 /** Whether the record is this campaign's. A record of ours that lost its annotation in an edit still is. */
@@ -99,5 +114,9 @@ export const lossOf = (observation: Observation, uid: string, self: Self): LossC
   if (isHeldBy(lease, self)) {
     return undefined
   }
-  return lease.holderIdentity === self.identity ? "DuplicateIdentity" : "LeaseTaken"
+  // Where the instance did not start after this one, somebody has put an older record back: that ends a term, and not
+  // the process.
+  return lease.holderIdentity === self.identity && Instance.startedAfter(instanceOf(lease), self.instance)
+    ? "DuplicateIdentity"
+    : "LeaseTaken"
 }

@@ -9,7 +9,7 @@
  *
  * @internal
  */
-import { instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
+import { ageMarkAnnotation, instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
 
 export interface Observation {
   /** The newest state known: a record, its absence, or nothing yet. */
@@ -26,8 +26,10 @@ export interface Observation {
   readonly heardAt: bigint
   /** When an object with this uid was first seen here. */
   readonly firstSeenAt: bigint
-  /** The latest that the object can have been created by the server's own clock, projected on ours. */
-  readonly createdBefore: bigint | undefined
+  /** When the age mark was first seen on this object here. */
+  readonly markedAt: bigint | undefined
+  /** The first snapshot of this election, whatever brought it: only that very version may be resumed. */
+  readonly first: { readonly uid: string; readonly version: bigint } | "absent" | undefined
 }
 
 export const initial: Observation = {
@@ -38,10 +40,23 @@ export const initial: Observation = {
   changedAt: 0n,
   heardAt: 0n,
   firstSeenAt: 0n,
-  createdBefore: undefined
+  markedAt: undefined,
+  first: undefined
 }
 
 export const instanceOf = (lease: LeaseRecord): string | undefined => lease.annotations[instanceAnnotation]
+
+/**
+ * Whether the object carries the age mark: an annotation whose value is the
+ * object's own uid. Servers assign uids, so no copy, backup or `kubectl apply`
+ * carries the mark to another object.
+ */
+export const isMarked = (lease: LeaseRecord): boolean =>
+  lease.uid !== "" && lease.annotations[ageMarkAnnotation] === lease.uid
+
+/** Whether this is the very version that this election saw first. */
+export const isFirst = ({ first }: Observation, lease: LeaseRecord): boolean =>
+  first !== undefined && first !== "absent" && first.uid === lease.uid && first.version === lease.resourceVersion
 
 /**
  * Whether the difference between two states of the Lease shows that a holder
@@ -60,6 +75,7 @@ export const isSignOfLife = (before: LeaseRecord, after: LeaseRecord): boolean =
 
 const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): Observation => {
   const before = observation.lease
+  const first = observation.first ?? { uid: lease.uid, version: lease.resourceVersion }
   if (typeof before === "string" || before.uid !== lease.uid) {
     // Another object: its age is its own, whatever was known of its namesake.
     return {
@@ -70,7 +86,8 @@ const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): 
       changedAt: now,
       heardAt: now,
       firstSeenAt: now,
-      createdBefore: undefined
+      markedAt: isMarked(lease) ? now : undefined,
+      first
     }
   }
   // After etcd was restored from a backup a version can come a second time, with another content.
@@ -84,13 +101,15 @@ const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): 
     revision: observation.revision + 1,
     signOfLifeAt: isSignOfLife(before, lease) ? now : observation.signOfLifeAt,
     changedAt: now,
-    heardAt: now
+    heardAt: now,
+    markedAt: observation.markedAt ?? (isMarked(lease) ? now : undefined)
   }
 }
 
 const seeAbsent = (observation: Observation, version: bigint, now: bigint): Observation => ({
   ...observation,
   lease: "absent",
+  first: observation.first ?? "absent",
   version,
   revision: observation.lease === "absent" ? observation.revision : observation.revision + 1,
   heardAt: now
@@ -118,7 +137,7 @@ export const onDeleted = (observation: Observation, lease: LeaseRecord, now: big
     return observation
   }
   return observation.lease === "unknown"
-    ? { ...observation, version: lease.resourceVersion }
+    ? { ...observation, first: observation.first ?? "absent", version: lease.resourceVersion }
     : seeAbsent(observation, lease.resourceVersion, now)
 }
 
@@ -155,37 +174,23 @@ export const onRead = (
 }
 
 /**
- * Notes how old the object is by the server's own clock: the `Date` of a
- * response less the creationTimestamp of the object in that same response, so
- * that no clock of ours takes part.
- */
-export const onServerTime = (
-  observation: Observation,
-  lease: LeaseRecord,
-  serverTime: number | undefined,
-  now: bigint
-): Observation => {
-  if (
-    serverTime === undefined || lease.creationTimestamp === undefined ||
-    typeof observation.lease === "string" || observation.lease.uid !== lease.uid
-  ) {
-    return observation
-  }
-  const createdBefore = now - BigInt(serverTime - lease.creationTimestamp) * 1_000_000n
-  return observation.createdBefore === undefined || createdBefore < observation.createdBefore
-    ? { ...observation, createdBefore }
-    : observation
-}
-
-/**
- * The monotonic time from which the object is certainly older than
- * leaseDuration: seen here, by this uid, for that long; or twice as old by the
- * server's clock (twice, so that API servers' clocks may differ by nearly one).
- * No term begins before it: an absent Lease is no proof that nobody leads, and
- * the leader of a deleted one may be valid for up to renewDeadline more.
+ * The monotonic time from which the object is known to be older than
+ * leaseDuration: seen here, by this uid, for that long, or found with the age
+ * mark on it. No clock but our own takes part. No term begins before it: an
+ * absent Lease does not prove that nobody leads, and the leader of a deleted
+ * one may be valid for up to renewDeadline more.
  */
 export const oldEnoughAt = (observation: Observation, leaseDuration: bigint): bigint => {
   const seen = observation.firstSeenAt + leaseDuration
-  const served = observation.createdBefore === undefined ? seen : observation.createdBefore + 2n * leaseDuration
-  return served < seen ? served : seen
+  return observation.markedAt !== undefined && observation.markedAt < seen ? observation.markedAt : seen
 }
+
+/**
+ * Whether a write that starts at `start` is to add the age mark: only a process
+ * that itself knows the object to be old, and only where it is missing. Leading
+ * gives no right to it: under `newLease: "lead"` a leader may hold an object
+ * that is a moment old.
+ */
+export const needsMark = (observation: Observation, start: bigint, leaseDuration: bigint): boolean =>
+  typeof observation.lease !== "string" && !isMarked(observation.lease) &&
+  start >= oldEnoughAt(observation, leaseDuration)

@@ -4,6 +4,7 @@
  * @internal
  */
 import {
+  ageMarkAnnotation,
   instanceAnnotation,
   type LeaseRecord,
   type LeaseWrite,
@@ -75,12 +76,17 @@ export const create = (author: Author, renewTime: bigint): LeaseWrite => ({
   ...(author.pod !== undefined && { ownerReferences: ownedBy([], author.pod) })
 })
 
-/** Takes or resumes the Lease in place. `owner: false` leaves the owner references alone. */
+const ageMark = (lease: LeaseRecord, mark: boolean) => mark ? { [ageMarkAnnotation]: lease.uid } : {}
+
+/**
+ * Takes or resumes the Lease in place. `owner: false` leaves the owner
+ * references alone; `mark` adds the age mark.
+ */
 export const take = (
   author: Author,
   lease: LeaseRecord,
   renewTime: bigint,
-  options: { readonly owner: boolean }
+  options: { readonly owner: boolean; readonly mark: boolean }
 ): LeaseWrite => ({
   holderIdentity: author.identity,
   leaseDurationSeconds: author.leaseDurationSeconds,
@@ -91,6 +97,7 @@ export const take = (
     : Math.min(lease.leaseTransitions + 1, maxLeaseTransitions),
   annotations: {
     [instanceAnnotation]: author.instance,
+    ...ageMark(lease, options.mark),
     // Asked of the leader before: this term is not meant.
     ...(lease.annotations[stepDownAnnotation] !== undefined && { [stepDownAnnotation]: null })
   },
@@ -99,18 +106,35 @@ export const take = (
 
 /**
  * Renews. The holder and the duration are written each time, because somebody
- * may have shortened the duration that followers wait for.
+ * may have shortened the duration that followers wait for; the instance and the
+ * age mark where they are missing.
  */
-export const renew = (author: Author, lease: LeaseRecord, renewTime: bigint): LeaseWrite => ({
-  holderIdentity: author.identity,
-  leaseDurationSeconds: author.leaseDurationSeconds,
-  renewTime,
-  ...(instanceOf(lease) === undefined && { annotations: { [instanceAnnotation]: author.instance } })
-})
+export const renew = (
+  author: Author,
+  lease: LeaseRecord,
+  renewTime: bigint,
+  options: { readonly mark: boolean }
+): LeaseWrite => {
+  const annotations = {
+    ...(instanceOf(lease) === undefined && { [instanceAnnotation]: author.instance }),
+    ...ageMark(lease, options.mark)
+  }
+  return {
+    holderIdentity: author.identity,
+    leaseDurationSeconds: author.leaseDurationSeconds,
+    renewTime,
+    ...(Object.keys(annotations).length > 0 && { annotations })
+  }
+}
 
-/** The guarded write that begins a term on a Lease that was held through its youth. */
-export const begin = (author: Author, lease: LeaseRecord, renewTime: bigint): LeaseWrite => ({
-  ...renew(author, lease, renewTime),
+/** The guarded write that begins a term on a Lease that was held while it was young. */
+export const begin = (
+  author: Author,
+  lease: LeaseRecord,
+  renewTime: bigint,
+  options: { readonly mark: boolean }
+): LeaseWrite => ({
+  ...renew(author, lease, renewTime, options),
   acquireTime: renewTime
 })
 

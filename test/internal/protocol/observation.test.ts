@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Observation from "../../../src/internal/protocol/observation.ts"
-import type { LeaseRecord } from "../../../src/LeaseRecord.ts"
+import { ageMarkAnnotation, type LeaseRecord } from "../../../src/LeaseRecord.ts"
 import { lease, seconds } from "../../utils/leases.ts"
 
 /** What is known after this Lease was read at 1 s, and seen again at 2 s. */
@@ -12,7 +12,8 @@ const known = (change?: Parameters<typeof lease>[0]): Observation.Observation =>
   changedAt: seconds(1.5),
   heardAt: seconds(2),
   firstSeenAt: seconds(0.5),
-  createdBefore: seconds(0.25)
+  markedAt: undefined,
+  first: { uid: "uid-1", version: 7n }
 })
 
 const absent: Observation.Observation = { ...known(), lease: "absent", version: 12n }
@@ -20,7 +21,11 @@ const absent: Observation.Observation = { ...known(), lease: "absent", version: 
 const now = seconds(9)
 
 /** The same object, seen first at `now`. */
-const newcomer = (lease: LeaseRecord, revision: number): Observation.Observation => ({
+const newcomer = (
+  lease: LeaseRecord,
+  revision: number,
+  first: Observation.Observation["first"] = known().first
+): Observation.Observation => ({
   lease,
   version: lease.resourceVersion,
   revision,
@@ -28,7 +33,8 @@ const newcomer = (lease: LeaseRecord, revision: number): Observation.Observation
   changedAt: now,
   heardAt: now,
   firstSeenAt: now,
-  createdBefore: undefined
+  markedAt: undefined,
+  first
 })
 
 it("at first nothing is known", () => {
@@ -40,7 +46,8 @@ it("at first nothing is known", () => {
     changedAt: 0n,
     heardAt: 0n,
     firstSeenAt: 0n,
-    createdBefore: undefined
+    markedAt: undefined,
+    first: undefined
   })
 })
 
@@ -81,7 +88,10 @@ describe("isSignOfLife", () => {
 describe("onApplied", () => {
   it("the first one ever makes it known", () => {
     const seen = lease()
-    assert.deepStrictEqual(Observation.onApplied(Observation.initial, seen, now), newcomer(seen, 1))
+    assert.deepStrictEqual(
+      Observation.onApplied(Observation.initial, seen, now),
+      newcomer(seen, 1, { uid: "uid-1", version: 10n })
+    )
   })
 
   it("a sign of life in a newer version", () => {
@@ -181,7 +191,8 @@ describe("onDeleted", () => {
   it("before anything is known it only tells a version", () => {
     assert.deepStrictEqual(Observation.onDeleted(Observation.initial, lease({ resourceVersion: 11n }), now), {
       ...Observation.initial,
-      version: 11n
+      version: 11n,
+      first: "absent"
     })
   })
 
@@ -243,6 +254,7 @@ describe("onRead", () => {
     assert.deepStrictEqual(Observation.onRead(Observation.initial, 0, "absent", now), {
       ...Observation.initial,
       lease: "absent",
+      first: "absent",
       revision: 1,
       heardAt: now
     })
@@ -265,39 +277,99 @@ describe("onRead", () => {
   })
 })
 
-describe("onServerTime", () => {
-  // Created at 1000 s of the server's clock.
-  const young = { ...known(), createdBefore: undefined }
+describe("the first snapshot", () => {
+  const { first, ...rest } = known()
+  const unknown = { ...rest, first: undefined, lease: "unknown" as const, version: 0n, revision: 0 }
 
-  it("the difference of the server's own times, projected on our clock", () => {
-    assert.deepStrictEqual(Observation.onServerTime(young, lease(), 1_003_000, now), {
-      ...young,
-      createdBefore: now - seconds(3)
-    })
+  it("is a record, whatever brought it", () => {
+    const seen = lease({ resourceVersion: 5n })
+    const expected = { uid: "uid-1", version: 5n }
+    assert.deepStrictEqual(Observation.onApplied(unknown, seen, now).first, expected)
+    assert.deepStrictEqual(Observation.onRead(unknown, 0, seen, now)?.first, expected)
+    assert.deepStrictEqual(Observation.onWritten(unknown, 0, seen, now).first, expected)
   })
 
-  it("the earliest one stays", () => {
-    const at = (createdBefore: bigint) => ({ ...young, createdBefore })
-    assert.strictEqual(
-      Observation.onServerTime(at(now - seconds(2)), lease(), 1_003_000, now).createdBefore,
-      now - seconds(3)
+  it("or the Lease's absence", () => {
+    assert.strictEqual(Observation.onRead(unknown, 0, "absent", now)?.first, "absent")
+    assert.strictEqual(Observation.onDeleted(unknown, lease(), now).first, "absent")
+  })
+
+  it("and stays what it was", () => {
+    const newer = Observation.onApplied(known(), lease({ resourceVersion: 11n }), now)
+    assert.deepStrictEqual(newer.first, first)
+    assert.deepStrictEqual(
+      Observation.onApplied(newer, lease({ uid: "uid-2", resourceVersion: 12n }), now).first,
+      first
     )
-    const older = at(now - seconds(4))
-    assert.strictEqual(Observation.onServerTime(older, lease(), 1_003_000, now), older)
-    const same = at(now - seconds(3))
-    assert.strictEqual(Observation.onServerTime(same, lease(), 1_003_000, now), same)
+    const absent = Observation.onRead(unknown, 0, "absent", now)!
+    assert.strictEqual(Observation.onApplied(absent, lease(), now).first, "absent")
+    assert.deepStrictEqual(Observation.onRead(known(), 4, "absent", now)?.first, first)
   })
 
-  const nothing: ReadonlyArray<[string, Observation.Observation, LeaseRecord, number | undefined]> = [
-    ["no Date", young, lease(), undefined],
-    ["no creationTimestamp", young, lease({ creationTimestamp: undefined }), 1_003_000],
-    ["another object", young, lease({ uid: "uid-2" }), 1_003_000],
-    ["an absent Lease", { ...absent, createdBefore: undefined }, lease(), 1_003_000],
-    ["nothing known", Observation.initial, lease(), 1_003_000]
+  const table: ReadonlyArray<[string, Observation.Observation["first"], LeaseRecord, boolean]> = [
+    ["that version", { uid: "uid-1", version: 10n }, lease(), true],
+    ["a later version", { uid: "uid-1", version: 10n }, lease({ resourceVersion: 11n }), false],
+    ["an earlier version", { uid: "uid-1", version: 10n }, lease({ resourceVersion: 9n }), false],
+    ["another object", { uid: "uid-1", version: 10n }, lease({ uid: "uid-2" }), false],
+    ["after an absence", "absent", lease(), false],
+    ["nothing yet", undefined, lease(), false]
   ]
-  for (const [what, observation, response, serverTime] of nothing) {
-    it(`${what}: nothing is concluded`, () => {
-      assert.strictEqual(Observation.onServerTime(observation, response, serverTime, now), observation)
+  for (const [what, first, record, expected] of table) {
+    it(`isFirst, ${what}: ${expected}`, () => {
+      assert.strictEqual(Observation.isFirst({ ...known(), first }, record), expected)
+    })
+  }
+})
+
+describe("the age mark", () => {
+  const mark = (uid: string) => ({ annotations: { [ageMarkAnnotation]: uid } })
+
+  const table: ReadonlyArray<[string, LeaseRecord, boolean]> = [
+    ["its own uid", lease(mark("uid-1")), true],
+    ["another object's, copied with its annotations", lease(mark("uid-0")), false],
+    ["none", lease(), false],
+    ["empty, on an object without uid", lease({ uid: "", ...mark("") }), false]
+  ]
+  for (const [what, record, expected] of table) {
+    it(`isMarked, ${what}: ${expected}`, () => {
+      assert.strictEqual(Observation.isMarked(record), expected)
+    })
+  }
+
+  it("is noted when it is first seen, and stays known when somebody removes it", () => {
+    const marked = Observation.onApplied(Observation.initial, lease(mark("uid-1")), seconds(3))
+    assert.strictEqual(marked.markedAt, seconds(3))
+    const again = Observation.onApplied(marked, lease({ resourceVersion: 11n, ...mark("uid-1") }), seconds(4))
+    assert.strictEqual(again.markedAt, seconds(3))
+    const removed = Observation.onApplied(again, lease({ resourceVersion: 12n }), seconds(5))
+    assert.strictEqual(removed.markedAt, seconds(3))
+  })
+
+  it("that appears later is noted then, and is not a sign of life", () => {
+    const later = Observation.onApplied(known(), lease({ resourceVersion: 11n, ...mark("uid-1") }), now)
+    assert.strictEqual(later.markedAt, now)
+    assert.strictEqual(later.signOfLifeAt, known().signOfLifeAt)
+  })
+
+  it("says nothing about another object", () => {
+    const marked = { ...known(), markedAt: seconds(1) }
+    const copy = lease({ uid: "uid-2", resourceVersion: 20n, ...mark("uid-1") })
+    assert.strictEqual(Observation.onApplied(marked, copy, now).markedAt, undefined)
+    const own = lease({ uid: "uid-2", resourceVersion: 20n, ...mark("uid-2") })
+    assert.strictEqual(Observation.onApplied(marked, own, now).markedAt, now)
+  })
+
+  const due: ReadonlyArray<[string, Observation.Observation, number, boolean]> = [
+    ["seen for leaseDuration", known(), 15.5, true],
+    ["not seen for so long", known(), 15.499, false],
+    ["found, and removed since", { ...known(), markedAt: seconds(2) }, 2, true],
+    ["there already", { ...known(mark("uid-1")), markedAt: seconds(2) }, 20, false],
+    ["that of another object", known(mark("uid-0")), 15.5, true],
+    ["of a Lease that is absent", absent, 100, false]
+  ]
+  for (const [what, observation, at, expected] of due) {
+    it(`needsMark, ${what}: ${expected}`, () => {
+      assert.strictEqual(Observation.needsMark(observation, seconds(at), seconds(15)), expected)
     })
   }
 })
@@ -305,17 +377,13 @@ describe("onServerTime", () => {
 describe("oldEnoughAt", () => {
   const table: ReadonlyArray<[string, bigint, bigint | undefined, bigint]> = [
     ["seen here for leaseDuration", seconds(100), undefined, seconds(115)],
-    ["twice as old by the server's clock", seconds(100), seconds(80), seconds(110)],
-    ["long since", seconds(100), seconds(0), seconds(30)],
-    ["as soon as either holds", seconds(100), seconds(86), seconds(115)],
-    ["both at once", seconds(100), seconds(85), seconds(115)]
+    ["marked when it was first seen", seconds(100), seconds(100), seconds(100)],
+    ["marked later", seconds(100), seconds(108), seconds(108)],
+    ["marked when it was old already", seconds(100), seconds(130), seconds(115)]
   ]
-  for (const [what, firstSeenAt, createdBefore, expected] of table) {
+  for (const [what, firstSeenAt, markedAt, expected] of table) {
     it(what, () => {
-      assert.strictEqual(
-        Observation.oldEnoughAt({ ...known(), firstSeenAt, createdBefore }, seconds(15)),
-        expected
-      )
+      assert.strictEqual(Observation.oldEnoughAt({ ...known(), firstSeenAt, markedAt }, seconds(15)), expected)
     })
   }
 })

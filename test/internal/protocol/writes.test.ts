@@ -1,6 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Writes from "../../../src/internal/protocol/writes.ts"
-import { instanceAnnotation, type OwnerReference, stepDownAnnotation } from "../../../src/LeaseRecord.ts"
+import {
+  ageMarkAnnotation,
+  instanceAnnotation,
+  type OwnerReference,
+  stepDownAnnotation
+} from "../../../src/LeaseRecord.ts"
 import { lease, seconds } from "../../utils/leases.ts"
 
 const pod = { name: "web-0", uid: "pod-1" }
@@ -87,7 +92,7 @@ describe("create", () => {
 })
 
 describe("take", () => {
-  const owner = { owner: true }
+  const owner = { owner: true, mark: false }
 
   it("from another: one transition more, and the owner is this Pod", () => {
     assert.deepStrictEqual(
@@ -136,11 +141,16 @@ describe("take", () => {
   ]
   for (const [what, by, ownerReferences, allowed, expected] of references) {
     it(`ownerReferences: ${what}`, () => {
-      const write = Writes.take(by, lease({ ownerReferences }), 7n, { owner: allowed })
+      const write = Writes.take(by, lease({ ownerReferences }), 7n, { owner: allowed, mark: false })
       assert.deepStrictEqual(write.ownerReferences, expected)
       assert.strictEqual("ownerReferences" in write, expected !== undefined)
     })
   }
+
+  it("adds the age mark where it is known to be old", () => {
+    const write = Writes.take(author, lease(), 7n, { owner: true, mark: true })
+    assert.deepStrictEqual(write.annotations, { [instanceAnnotation]: "50-x", [ageMarkAnnotation]: "uid-1" })
+  })
 
   it("removes what the leader before was asked", () => {
     const write = Writes.take(author, lease({ annotations: { [stepDownAnnotation]: "1-o", note: "x" } }), 7n, owner)
@@ -150,15 +160,18 @@ describe("take", () => {
 
 describe("renew", () => {
   it("writes holder, duration and time, and nothing else", () => {
-    assert.deepStrictEqual(Writes.renew(author, lease({ holderIdentity: "me", instance: "50-x" }), 7n), {
-      holderIdentity: "me",
-      leaseDurationSeconds: 20,
-      renewTime: 7n
-    })
+    assert.deepStrictEqual(
+      Writes.renew(author, lease({ holderIdentity: "me", instance: "50-x" }), 7n, { mark: false }),
+      {
+        holderIdentity: "me",
+        leaseDurationSeconds: 20,
+        renewTime: 7n
+      }
+    )
   })
 
   it("restores an annotation that was lost", () => {
-    assert.deepStrictEqual(Writes.renew(author, lease({ holderIdentity: "me" }), 7n), {
+    assert.deepStrictEqual(Writes.renew(author, lease({ holderIdentity: "me" }), 7n, { mark: false }), {
       holderIdentity: "me",
       leaseDurationSeconds: 20,
       renewTime: 7n,
@@ -167,8 +180,24 @@ describe("renew", () => {
   })
 })
 
+it("renewing and beginning add the age mark", () => {
+  const annotations = { [ageMarkAnnotation]: "uid-1" }
+  const held = lease({ holderIdentity: "me", instance: "50-x" })
+  assert.deepStrictEqual(Writes.renew(author, held, 7n, { mark: true }).annotations, annotations)
+  assert.deepStrictEqual(Writes.begin(author, held, 7n, { mark: true }).annotations, annotations)
+  assert.deepStrictEqual(Writes.renew(author, lease({ holderIdentity: "me" }), 7n, { mark: true }).annotations, {
+    ...annotations,
+    [instanceAnnotation]: "50-x"
+  })
+})
+
+it("a release keeps the age mark, and a create cannot have one", () => {
+  assert.deepStrictEqual(Writes.release(lease(), 7n, { owner: true }).annotations, { [instanceAnnotation]: null })
+  assert.deepStrictEqual(Writes.create(author, 7n).annotations, { [instanceAnnotation]: "50-x" })
+})
+
 it("begin renews, and dates the term", () => {
-  assert.deepStrictEqual(Writes.begin(author, lease({ holderIdentity: "me", instance: "50-x" }), 7n), {
+  assert.deepStrictEqual(Writes.begin(author, lease({ holderIdentity: "me", instance: "50-x" }), 7n, { mark: false }), {
     holderIdentity: "me",
     leaseDurationSeconds: 20,
     renewTime: 7n,

@@ -15,7 +15,6 @@ const lease = (name: string, resourceVersion: bigint): LeaseRecord => ({
   name,
   uid: `uid-${name}`,
   resourceVersion,
-  creationTimestamp: undefined,
   deletionTimestamp: undefined,
   labels: {},
   annotations: {},
