@@ -16,11 +16,11 @@
  *
  * A request is sent a second time in two cases only, at once and within the same
  * time limit. After a 401, once, with credentials that were read again: the API
- * server did nothing yet. And a read, once, where a connection kept open from an
- * earlier request broke before the first byte of the response: most likely the
- * server had just closed it. A write is not sent again in this case, although it
- * most likely never arrived: it may have, so it fails with an unknown outcome,
- * and whoever sent it decides.
+ * server did nothing yet. And once, on a new connection, where one kept open from
+ * an earlier request broke before the first byte of the response: most likely
+ * the server, or a proxy, had just closed it. That is for reads, and for writes
+ * that are `repeatable`. Any other write fails with an unknown outcome: it most
+ * likely never arrived, but it may have.
  *
  * @since 0.1.0
  */
@@ -39,8 +39,13 @@ import * as Stream from "effect/Stream"
 import { homedir } from "node:os"
 import { delimiter, join } from "node:path"
 import { format } from "../internal/duration.ts"
+import { NewConnection } from "../LeaseStore.ts"
+import { timedOut } from "./internal/connectionFailure.ts"
+import * as Connections from "./internal/connections.ts"
 import type { Credentials, CredentialSource } from "./internal/credentials.ts"
+import { sameTls, type Tls } from "./internal/dial.ts"
 import * as Kubeconfig from "./internal/kubeconfig.ts"
+import * as Progress from "./internal/progress.ts"
 import { recordRequest } from "./internal/requestMetric.ts"
 import * as ServiceAccount from "./internal/serviceAccount.ts"
 import * as Transport from "./internal/transport.ts"
@@ -68,6 +73,11 @@ export interface KubernetesRequest {
   readonly body?: unknown
   /** Of the body; `application/json` by default, `application/merge-patch+json` for PATCH. */
   readonly contentType?: string | undefined
+  /**
+   * Whether a write may be sent a second time where a connection that was kept open broke before the answer began: it is
+   * guarded, so that at most one of both can be applied. A refusal of the second then leaves the outcome unknown.
+   */
+  readonly repeatable?: boolean | undefined
   /** How long the whole request may take; by default what the layer was given. */
   readonly timeout?: Duration.Input | undefined
   /** What the request is called in the metric; by default what Kubernetes calls the method (`get`, `create`, …). */
@@ -195,13 +205,20 @@ const make = Effect.fnUntraced(function*(
   const server = target.server.replace(/\/+$/, "")
   const requestTimeout = Duration.fromInputUnsafe(limits?.requestTimeout ?? "30 seconds")
   const connectTimeout = Duration.fromInputUnsafe(limits?.connectTimeout ?? "10 seconds")
-  let pool: Transport.Pool | undefined
+  const { hostname, port, protocol } = new URL(server)
+  const secure = protocol === "https:"
+  let pool: Connections.Connections | undefined
   yield* Effect.addFinalizer(() => Effect.sync(() => pool?.destroy()))
 
-  const poolFor = (tls: Transport.Tls): Transport.Pool => {
-    if (pool === undefined || JSON.stringify(pool.tls) !== JSON.stringify(tls)) {
+  const poolFor = (tls: Tls): Connections.Connections => {
+    if (pool === undefined || (secure && !sameTls(pool.target.tls ?? tls, tls))) {
       pool?.retire()
-      pool = Transport.makePool(server.startsWith("https:"), tls)
+      pool = Connections.make({
+        host: hostname.replace(/^\[|\]$/g, ""),
+        port: port === "" ? secure ? 443 : 80 : Number(port),
+        tls: secure ? tls : undefined,
+        tunnel: target.tunnel
+      }, Duration.toMillis(connectTimeout))
     }
     return pool
   }
@@ -209,7 +226,8 @@ const make = Effect.fnUntraced(function*(
   const open = Effect.fnUntraced(function*(
     request: Omit<KubernetesRequest, "timeout">,
     verb: string,
-    progress: Transport.Progress
+    stream: boolean,
+    progress: Progress.Progress
   ): Effect.fn.Return<Transport.Answer, KubernetesErrorReason, Scope.Scope> {
     const url = new URL(server + request.path)
     for (const [name, value] of Object.entries(request.query ?? {})) {
@@ -218,39 +236,47 @@ const make = Effect.fnUntraced(function*(
       }
     }
     const body = request.body === undefined ? undefined : JSON.stringify(request.body)
-    const send = (credentials: Credentials) => {
-      const exchange = Effect.suspend(() =>
-        Transport.exchange(poolFor(credentials.tls), {
-          url,
-          method: request.method,
-          headers: {
-            accept: "application/json",
-            "user-agent": userAgent,
-            ...(body !== undefined && {
-              "content-type": request.contentType ??
-                (request.method === "PATCH" ? "application/merge-patch+json" : "application/json")
-            }),
-            ...credentials.headers
-          },
-          body,
-          connectTimeout
-        }, progress)
-      )
-      return Effect.catchTag(
-        exchange,
+    const send = (credentials: Credentials, fresh: boolean) =>
+      Transport.exchange(poolFor(credentials.tls), {
+        url,
+        method: request.method,
+        headers: {
+          accept: "application/json",
+          "user-agent": userAgent,
+          ...(body !== undefined && {
+            "content-type": request.contentType ??
+              (request.method === "PATCH" ? "application/merge-patch+json" : "application/json"),
+            "content-length": `${Buffer.byteLength(body)}`
+          }),
+          ...credentials.headers
+        },
+        body,
+        fresh,
+        stream
+      }, progress)
+    const newConnection = yield* NewConnection
+    // On a new connection: what closed this one while it was idle has most likely closed the others too.
+    const attempt = (credentials: Credentials) =>
+      Effect.catchTag(
+        send(credentials, newConnection),
         "KubernetesConnectionError",
-        (error) => progress.reused && !progress.isWrite ? exchange : Effect.fail(error)
+        (error) => {
+          if (!progress.reused || progress.status !== undefined || !(request.method === "GET" || request.repeatable)) {
+            return Effect.fail(error)
+          }
+          progress.repeated = true
+          return send(credentials, true)
+        }
       )
-    }
     progress.phase = "credentials"
     const credentials = yield* target.credentials.get
-    let answer = yield* send(credentials)
+    let answer = yield* attempt(credentials)
     if (answer.status === 401) {
       // To the end, so that the connection can be used again.
       yield* Transport.readText(answer)
       yield* recordRequest(verb, 401)
       progress.phase = "credentials"
-      answer = yield* send(yield* target.credentials.renew(credentials))
+      answer = yield* attempt(yield* target.credentials.renew(credentials))
     }
     return answer.status >= 200 && answer.status < 300
       ? answer
@@ -260,21 +286,19 @@ const make = Effect.fnUntraced(function*(
   const perform = <A, R>(
     request: Omit<KubernetesRequest, "timeout">,
     timeout: Duration.Input | undefined,
+    stream: boolean,
     read: (answer: Transport.Answer) => Effect.Effect<A, KubernetesErrorReason, R>
   ): Effect.Effect<A, KubernetesError, R | Scope.Scope> =>
     Effect.suspend(() => {
       const verb = request.verb ?? verbs[request.method]
       const limit = timeout === undefined ? requestTimeout : Duration.fromInputUnsafe(timeout)
-      const progress: Transport.Progress = {
-        isWrite: request.method !== "GET",
-        phase: "credentials",
-        sent: false,
-        reused: false,
-        status: undefined
-      }
-      return open(request, verb, progress).pipe(
+      const progress = Progress.make(request.method !== "GET")
+      return open(request, verb, stream, progress).pipe(
         Effect.flatMap(read),
-        Effect.timeoutOrElse({ duration: limit, orElse: () => Effect.fail(timeoutError(server, progress, limit)) }),
+        Effect.timeoutOrElse({
+          duration: limit,
+          orElse: () => Effect.fail(timedOut(pool?.target, server, progress, limit))
+        }),
         Effect.mapError((reason) => new KubernetesError({ method: request.method, path: request.path, reason })),
         Effect.onExit(() => recordRequest(verb, progress.status))
       )
@@ -287,7 +311,7 @@ const make = Effect.fnUntraced(function*(
     request: Effect.fn("KubernetesClient.request")(
       function*(request) {
         yield* Effect.annotateCurrentSpan({ method: request.method, path: request.path })
-        return yield* perform(request, request.timeout, readBody)
+        return yield* perform(request, request.timeout, false, readBody)
       },
       Effect.scoped
     ),
@@ -297,6 +321,7 @@ const make = Effect.fnUntraced(function*(
       const answer = yield* perform(
         { method: "GET", path: request.path, query: request.query, verb: request.verb ?? "watch" },
         request.timeout,
+        true,
         Effect.succeed
       )
       const lines = readLines(answer, silence).pipe(
@@ -383,7 +408,7 @@ const parseStatus = Schema.decodeUnknownOption(Schema.fromJsonString(Status))
 const toStatusError = (
   answer: Transport.Answer,
   text: string,
-  progress: Transport.Progress
+  progress: Progress.Progress
 ): KubernetesStatusError => {
   const { details, kind, message, reason } = Option.getOrElse(parseStatus(text), (): typeof Status.Type => ({}))
   const seconds = Number.parseInt(answer.headers["retry-after"] ?? "", 10)
@@ -395,7 +420,8 @@ const toStatusError = (
     ...(details !== undefined && { details }),
     ...(seconds >= 0 && { retryAfter: Duration.seconds(seconds) }),
     fromApiServer,
-    outcomeUnknown: !(fromApiServer && answer.status < 500) && Transport.outcomeUnknown(progress)
+    // Of one that was sent twice, the first may have been applied: what refuses the second may be just that.
+    outcomeUnknown: (progress.repeated || !(fromApiServer && answer.status < 500)) && Progress.outcomeUnknown(progress)
   })
 }
 
@@ -403,19 +429,6 @@ const shorten = (text: string): string => {
   const line = text.trim().replace(/\s+/g, " ")
   return line.length > 300 ? `${line.slice(0, 300)}…` : line
 }
-
-const timeoutError = (server: string, progress: Transport.Progress, limit: Duration.Duration): KubernetesTimeoutError =>
-  new KubernetesTimeoutError({
-    phase: progress.phase,
-    message: {
-      credentials: `the credentials were not there within ${format(limit)}`,
-      connection: `no connection to ${server} within ${format(limit)}`,
-      response: `no answer from ${server} within ${format(limit)}`,
-      body: `the answer from ${server} was not complete within ${format(limit)}`,
-      stream: ""
-    }[progress.phase],
-    outcomeUnknown: Transport.outcomeUnknown(progress)
-  })
 
 // --- Layers ---
 

@@ -66,9 +66,9 @@ export class KubernetesConnectionError
  * **Details**
  *
  * `phase` says what was being waited for: the credentials (a token file, an
- * exec plugin), the connection, the response's headers, its body, or, in a
- * stream, the next sign of life. In the first two nothing was sent, and
- * `outcomeUnknown` is false.
+ * exec plugin), the name of the server, the connection to it, its TLS handshake,
+ * the response's headers, its body, or, in a stream, the next sign of life.
+ * Before the response nothing was sent, and `outcomeUnknown` is false.
  *
  * @category errors
  * @since 0.1.0
@@ -76,7 +76,7 @@ export class KubernetesConnectionError
 export class KubernetesTimeoutError
   extends Schema.Error<KubernetesTimeoutError>("effect-kubernetes-leader-election/KubernetesError/Timeout")({
     _tag: Schema.tag("KubernetesTimeoutError"),
-    phase: Schema.Literals(["credentials", "connection", "response", "body", "stream"]),
+    phase: Schema.Literals(["credentials", "name", "connection", "tls", "response", "body", "stream"]),
     message: Schema.String,
     outcomeUnknown: Schema.Boolean
   })

@@ -76,13 +76,19 @@ export const make: Effect.Effect<LeaseStore["Service"], never, KubernetesClient>
     // No resourceVersion parameter, not even "0": with one the answer may come from a cache.
     get: (key) => request(key, "get", { method: "GET", path: Paths.lease(key.namespace, key.name) }),
     create: (key, write) =>
-      request(key, "create", { method: "POST", path: Paths.leases(key.namespace), body: toCreateBody(key, write) }),
+      request(key, "create", {
+        method: "POST",
+        path: Paths.leases(key.namespace),
+        body: toCreateBody(key, write),
+        repeatable: true
+      }),
     patch: (key, resourceVersion, write) =>
       request(key, "patch", {
         method: "PATCH",
         path: Paths.lease(key.namespace, key.name),
         contentType: "application/merge-patch+json",
-        body: toPatchBody(resourceVersion, write)
+        body: toPatchBody(resourceVersion, write),
+        repeatable: true
       }),
     changes: (key, since) => watch(client, key, since)
   })

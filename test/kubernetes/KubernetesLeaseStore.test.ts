@@ -360,14 +360,14 @@ const cases: ReadonlyArray<Case> = [
     verbs: ["create", "patch"],
     answer: (response) => response.socket?.destroy(),
     expected: { _tag: "LeaseUnavailable", outcomeUnknown: true },
-    message: /^the connection to http:\/\/127.0.0.1:\d+ broke: /
+    message: /^the connection to http:\/\/127.0.0.1:\d+ broke before the answer: /
   },
   {
     title: "a connection that breaks within a read",
     verbs: ["get", "watch"],
     answer: (response) => response.socket?.destroy(),
     expected: { _tag: "LeaseUnavailable", outcomeUnknown: false },
-    message: /^the connection to http:\/\/127.0.0.1:\d+ broke: /
+    message: /^the connection to http:\/\/127.0.0.1:\d+ broke before the answer: /
   }
 ]
 
@@ -758,7 +758,7 @@ describe("changes", () => {
       yield* TestClock.adjust("10 seconds")
       const reason = yield* reasonOf(Fiber.join(fiber))
       assert(reason._tag === "LeaseUnavailable")
-      assert.strictEqual(reason.message, `no answer from ${server.url} within 10s`)
+      assert.strictEqual(reason.message, `no answer from ${server.url} within 10s, though the request was sent`)
       yield* server.closed(1)
     }))
 

@@ -27,6 +27,8 @@ export interface TestServer {
   readonly received: ReadonlyArray<Received>
   /** Waits until that many requests have arrived. */
   readonly arrival: (count: number) => Effect.Effect<Received>
+  /** Waits until that many connections have been accepted. */
+  readonly accepted: (count: number) => Effect.Effect<void>
   /** How many connections have been accepted. */
   readonly connections: () => number
   /** Waits until that many connections are closed. */
@@ -64,7 +66,12 @@ const makeCounter = () => {
 /** Serves HTTP, or HTTPS where `tls` is given. */
 export const serve = (
   handler: Handler,
-  options: { readonly tls?: Https.ServerOptions; readonly host?: string } = {}
+  options: {
+    readonly tls?: Https.ServerOptions
+    readonly host?: string
+    /** Whether the connection with this number, from 1, is served; what is not hangs in its handshake. */
+    readonly admit?: (connection: number) => boolean
+  } = {}
 ): Effect.Effect<TestServer, never, Scope.Scope> =>
   Effect.gen(function*() {
     const received: Array<Received> = []
@@ -96,7 +103,7 @@ export const serve = (
     server.keepAliveTimeout = 0
     const host = options.host ?? "127.0.0.1"
     const sockets = new Set<Socket>()
-    server.on("connection", (socket: Socket) => {
+    const onAccepted = (socket: Socket) => {
       sockets.add(socket)
       accepted.increment()
       numbers.set(socket, accepted.get())
@@ -105,17 +112,31 @@ export const serve = (
         sockets.delete(socket)
         ended.increment()
       })
+    }
+    const { admit } = options
+    if (admit === undefined) {
+      server.on("connection", onAccepted)
+    }
+    const front = admit === undefined ? server : createServer((socket) => {
+      onAccepted(socket)
+      if (admit(accepted.get())) {
+        server.emit("connection", socket)
+      } else {
+        // Who does not read does not learn that the other side has closed.
+        socket.resume()
+      }
     })
     server.on("secureConnection", (socket: Socket) => {
       numbers.set(socket, accepted.get())
       socket.on("error", () => {})
     })
-    const port = yield* listen(server, host, sockets)
+    const port = yield* listen(front, host, sockets)
     const scheme = options.tls === undefined ? "http" : "https"
     return {
       url: `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`,
       port,
       received,
+      accepted: accepted.reaches,
       arrival: (count) => Effect.map(arrivals.reaches(count), () => received[count - 1]!),
       connections: accepted.get,
       closed: ended.reaches

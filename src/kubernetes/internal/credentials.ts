@@ -10,7 +10,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { format } from "../../internal/duration.ts"
 import { KubernetesCredentialsError } from "../KubernetesError.ts"
-import type { Tls } from "./transport.ts"
+import { sameTls, type Tls } from "./dial.ts"
 
 /** What one request needs beside the request itself. */
 export interface Credentials {
@@ -138,4 +138,4 @@ const life = (now: bigint, lifetime: Duration.Duration | undefined) => {
 }
 
 const same = (a: Credentials, b: Credentials): boolean =>
-  JSON.stringify([a.headers, a.tls]) === JSON.stringify([b.headers, b.tls])
+  sameTls(a.tls, b.tls) && JSON.stringify(a.headers) === JSON.stringify(b.headers)

@@ -109,7 +109,8 @@ export const fromStatus = (
           message: verb === "create" ? `the namespace ${key.namespace} does not exist (${message})` : message
         })
     case 409:
-      return new LeaseConflict({ message })
+      // Sent twice, what it conflicts with may be itself.
+      return error.outcomeUnknown ? unavailable(message, error) : new LeaseConflict({ message })
     case 410:
       return new LeaseExpired({ message })
     case 408:

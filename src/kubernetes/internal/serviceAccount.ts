@@ -12,6 +12,7 @@ import { isIPv6 } from "node:net"
 import { join } from "node:path"
 import { KubernetesConfigError, KubernetesCredentialsError } from "../KubernetesError.ts"
 import * as Credentials from "./credentials.ts"
+import type { Tunnel } from "./dial.ts"
 
 /** The place at which Kubernetes mounts them. */
 export const defaultDirectory = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -23,6 +24,8 @@ export interface Target {
   readonly server: string
   readonly namespace: string | undefined
   readonly credentials: Credentials.CredentialSource
+  /** Where the server is reached through a proxy. */
+  readonly tunnel?: Tunnel | undefined
 }
 
 export const make: (options: {

@@ -1,0 +1,335 @@
+/**
+ * The connections to one server: those that are idle, those that are being
+ * established, and the requests that wait for one.
+ *
+ * A request takes an idle connection where there is one, and otherwise the first
+ * that there is: its own, one that another request has done with, or one that
+ * was being established for a request that has found another. So a handshake
+ * that hangs holds up nothing but a connection that is not needed. Node's agent
+ * ties each request to the connection that was begun for it.
+ *
+ * @internal
+ */
+import type { Socket } from "node:net"
+import { type DialError, type Dialer, type Dialing, makeDialer, type Step, type Target } from "./dial.ts"
+
+export interface Connection {
+  readonly socket: Socket
+  /** `10.0.0.1:6443` */
+  readonly address: string
+  /** How many requests it has carried. */
+  uses: number
+  /** The pool's count when it last gave a sign of life: established, or answered. */
+  aliveAt: number
+  /** How long it may be idle, where the server says that it closes it sooner than usual. */
+  idleMillis: number
+}
+
+/** A request that waits for its connection. */
+export interface Ticket {
+  /** How far the connection has come that was begun for it. */
+  readonly state: () => { readonly step: Step; readonly address: string | undefined }
+  /** Waits no longer. */
+  readonly cancel: () => void
+}
+
+export interface Connections {
+  readonly target: Target
+  /** How long a connection may take. */
+  readonly limitMillis: number
+  /**
+   * Calls back with a connection, or with the reason why there is none: at once
+   * where an idle one is good enough. Of those that wait, streams come last.
+   */
+  readonly acquire: (options: {
+    /** Not one that has been idle: only a new one, or one that has given a sign of life since. */
+    readonly fresh: boolean
+    readonly stream: boolean
+    readonly onConnection: (connection: Connection) => void
+    /** Without a cause: it took longer than the limit for a connection. */
+    readonly onFailed: (error: DialError) => void
+  }) => Ticket
+  /** The connection has answered, and is free for the next request. */
+  readonly release: (connection: Connection) => void
+  /** Counts the signs of life of all connections. */
+  readonly now: () => number
+  /** Those without a sign of life since this count are not used where a new one can be had. */
+  readonly distrust: (count: number) => void
+  /** Lets the requests under way finish, and keeps no connection after them. */
+  readonly retire: () => void
+  readonly destroy: () => void
+}
+
+/**
+ * Shorter than the idle limits of API servers (90 s) and load balancers (60 s
+ * and more): the side that closes first cannot be surprised by a request.
+ */
+const idleLimit = 30_000
+
+/** More than that are closed instead of being kept. */
+const maxIdle = 256
+
+/**
+ * How many are established at a time. A thousand elections that begin at once
+ * would open a thousand: all handshakes would take longer than the time limit of
+ * the requests that they are for, and each that fails makes room for the next.
+ */
+const handshakes = 16
+
+/**
+ * A handshake that takes longer is not counted any more, for what it waits for
+ * is not this machine: the next one begins, and its request takes an idle
+ * connection as well, even one that it had reason to avoid.
+ */
+const slowAfter = 500
+
+interface Waiter {
+  readonly stream: boolean
+  readonly onConnection: (connection: Connection) => void
+  readonly onFailed: (error: DialError) => void
+  /** Only connections that were alive after this count. */
+  after: number
+  attempt: Attempt | undefined
+}
+
+interface Attempt {
+  dialing: Dialing | undefined
+  waiter: Waiter | undefined
+  young: boolean
+  slowTimer: NodeJS.Timeout | undefined
+  limitTimer: NodeJS.Timeout | undefined
+}
+
+export const make = (target: Target, limitMillis: number, dialer: Dialer = makeDialer(target)): Connections => {
+  const all = new Set<Connection>()
+  const idle: Array<Connection> = []
+  const attempts = new Set<Attempt>()
+  let waiters: Array<Waiter> = []
+  let young = 0
+  let count = 0
+  let distrusted = -1
+  let retired = false
+
+  const isUsable = ({ socket }: Connection) => !socket.destroyed && socket.writable
+
+  /** The one that was used last: it is the least likely to be closed by the other side. */
+  const takeIdle = (after: number): Connection | undefined => {
+    for (let index = idle.length - 1; index >= 0; index--) {
+      const connection = idle[index]!
+      if (connection.aliveAt > after && isUsable(connection)) {
+        idle.splice(index, 1)
+        connection.socket.setTimeout(0)
+        connection.socket.ref()
+        return connection
+      }
+    }
+    return undefined
+  }
+
+  const remove = (waiter: Waiter) => {
+    waiters = waiters.filter((other) => other !== waiter)
+  }
+
+  /** Requests before streams, and each in the order of arrival. */
+  const inOrder = () => [...waiters.filter(({ stream }) => !stream), ...waiters.filter(({ stream }) => stream)]
+
+  const serve = (waiter: Waiter, connection: Connection) => {
+    remove(waiter)
+    const { attempt } = waiter
+    if (attempt !== undefined) {
+      waiter.attempt = undefined
+      attempt.waiter = undefined
+      // What was begun for it goes on for the next that waits.
+      const next = inOrder().find((other) => other.attempt === undefined)
+      if (next !== undefined && attempts.has(attempt)) {
+        next.attempt = attempt
+        attempt.waiter = next
+      }
+    }
+    waiter.onConnection(connection)
+  }
+
+  const offer = (connection: Connection) => {
+    const waiter = inOrder().find(({ after }) => connection.aliveAt > after)
+    if (waiter !== undefined) {
+      serve(waiter, connection)
+    } else if (retired || idle.length >= maxIdle || !isUsable(connection)) {
+      connection.socket.destroy()
+    } else {
+      idle.push(connection)
+      connection.socket.setTimeout(connection.idleMillis)
+      connection.socket.unref()
+    }
+  }
+
+  const forget = (attempt: Attempt) => {
+    if (attempts.delete(attempt)) {
+      clearTimeout(attempt.slowTimer)
+      clearTimeout(attempt.limitTimer)
+      young -= attempt.young ? 1 : 0
+    }
+  }
+
+  const begin = (waiter: Waiter) => {
+    const orphan = [...attempts].find((attempt) => attempt.waiter === undefined && attempt.young)
+    if (orphan !== undefined) {
+      orphan.waiter = waiter
+      waiter.attempt = orphan
+      return
+    }
+    const attempt: Attempt = {
+      dialing: undefined,
+      waiter,
+      young: true,
+      slowTimer: undefined,
+      limitTimer: undefined
+    }
+    waiter.attempt = attempt
+    attempts.add(attempt)
+    young++
+    attempt.slowTimer = setTimeout(() => onSlow(attempt), slowAfter)
+    attempt.limitTimer = setTimeout(() => {
+      const state = attempt.dialing?.state() ?? { step: "waiting", address: undefined }
+      attempt.dialing?.abort()
+      onFailed(attempt, { ...state, cause: undefined })
+    }, limitMillis)
+    attempt.dialing = dialer.dial(
+      ({ address, socket }) => {
+        forget(attempt)
+        const connection: Connection = { socket, address, uses: 0, aliveAt: ++count, idleMillis: idleLimit }
+        all.add(connection)
+        socket.once("close", () => {
+          all.delete(connection)
+          const index = idle.indexOf(connection)
+          if (index >= 0) {
+            idle.splice(index, 1)
+          }
+        })
+        socket.on("timeout", () => {
+          if (idle.includes(connection)) {
+            socket.destroy()
+          }
+        })
+        const { waiter } = attempt
+        if (waiter !== undefined) {
+          waiter.attempt = undefined
+          attempt.waiter = undefined
+        }
+        offer(connection)
+        pump()
+      },
+      (error) => onFailed(attempt, error)
+    )
+  }
+
+  const onFailed = (attempt: Attempt, error: DialError) => {
+    forget(attempt)
+    const { waiter } = attempt
+    if (waiter !== undefined) {
+      waiter.attempt = undefined
+      attempt.waiter = undefined
+      const other = takeIdle(-1)
+      if (other !== undefined) {
+        serve(waiter, other)
+      } else {
+        remove(waiter)
+        waiter.onFailed(error)
+      }
+    }
+    pump()
+  }
+
+  const onSlow = (attempt: Attempt) => {
+    attempt.young = false
+    young--
+    const { waiter } = attempt
+    if (waiter !== undefined) {
+      waiter.after = -1
+      const other = takeIdle(-1)
+      if (other !== undefined) {
+        serve(waiter, other)
+      }
+    }
+    pump()
+  }
+
+  /** Begins as many connections as there are requests without one, as far as that is allowed. */
+  const pump = () => {
+    if (young >= handshakes || waiters.length === 0) {
+      return
+    }
+    for (const waiter of inOrder()) {
+      if (young >= handshakes) {
+        return
+      }
+      if (waiter.attempt === undefined && waiters.includes(waiter)) {
+        begin(waiter)
+      }
+    }
+  }
+
+  return {
+    target,
+    limitMillis,
+    now: () => count,
+    distrust: (until) => {
+      distrusted = Math.max(distrusted, until)
+    },
+    acquire: ({ fresh, onConnection, onFailed, stream }) => {
+      const after = fresh ? count : distrusted
+      const existing = takeIdle(after)
+      if (existing !== undefined) {
+        onConnection(existing)
+        return { state: () => ({ step: "waiting", address: existing.address }), cancel: () => {} }
+      }
+      const waiter: Waiter = { stream, onConnection, onFailed, after, attempt: undefined }
+      waiters.push(waiter)
+      pump()
+      return {
+        state: () => waiter.attempt?.dialing?.state() ?? { step: "waiting", address: undefined },
+        cancel: () => {
+          if (!waiters.includes(waiter)) {
+            return
+          }
+          remove(waiter)
+          const { attempt } = waiter
+          if (attempt !== undefined) {
+            // Another that waits goes on with it; without one, nobody needs it.
+            const next = inOrder().find((other) => other.attempt === undefined)
+            attempt.waiter = next
+            if (next !== undefined) {
+              next.attempt = attempt
+            } else {
+              attempt.dialing?.abort()
+              forget(attempt)
+            }
+          }
+          pump()
+        }
+      }
+    },
+    release: (connection) => {
+      connection.aliveAt = ++count
+      offer(connection)
+    },
+    retire: () => {
+      retired = true
+      for (const { socket } of idle) {
+        socket.destroy()
+      }
+    },
+    destroy: () => {
+      retired = true
+      for (const attempt of attempts) {
+        attempt.dialing?.abort()
+        forget(attempt)
+      }
+      for (const { socket } of all) {
+        socket.destroy()
+      }
+      for (const waiter of waiters.splice(0)) {
+        waiter.onFailed({ step: "waiting", address: undefined, cause: new Error("the client was closed") })
+      }
+    }
+  }
+}
