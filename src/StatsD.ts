@@ -9,6 +9,7 @@
  */
 import * as NodeDatagramSocket from "@effect/platform-node/NodeDatagramSocket"
 import * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -48,12 +49,47 @@ export interface Options {
   readonly maxPacketSize?: number | undefined
 }
 
-const settings = Config.all({
-  host: Config.String("STATSD_HOST").pipe(Config.withDefault("127.0.0.1")),
-  port: Config.Port("STATSD_PORT").pipe(Config.withDefault(8125)),
-  dialect: Config.Literals(["statsd", "dogstatsd"], "STATSD_DIALECT").pipe(Config.withDefault("statsd" as const)),
-  prefix: Config.String("STATSD_PREFIX").pipe(Config.withDefault(""))
-})
+/**
+ * A Service called `statsd` in the namespace has Kubernetes set STATSD_PORT to
+ * `tcp://10.0.0.1:8125` in every container: a link to that Service, and not what
+ * is meant here.
+ */
+const serviceLink = /^\w+:\/\//
+
+const port = Config.String("STATSD_PORT").pipe(
+  Config.map((text) => serviceLink.test(text) ? "" : text),
+  Config.withDefault(""),
+  Config.mapEffect((text) => {
+    const number = Number(text === "" ? 8125 : text)
+    return Number.isInteger(number) && number >= 1 && number <= 65535
+      ? Effect.succeed(number)
+      : Effect.fail(problem(`STATSD_PORT is ${JSON.stringify(text)}: give a port, from 1 to 65535`))
+  })
+)
+
+const dialect = Config.String("STATSD_DIALECT").pipe(
+  Config.withDefault("statsd"),
+  Config.mapEffect((text) =>
+    text === "statsd" || text === "dogstatsd"
+      ? Effect.succeed<"statsd" | "dogstatsd">(text)
+      : Effect.fail(problem(`STATSD_DIALECT is ${JSON.stringify(text)}: give statsd or dogstatsd`))
+  )
+)
+
+const problem = (message: string) => new Config.ConfigError(new ConfigProvider.SourceError({ message }))
+
+/** Each variable is read only where its option is missing. */
+const settings = (options: Options) =>
+  Config.all({
+    host: options.host === undefined
+      ? Config.String("STATSD_HOST").pipe(Config.withDefault("127.0.0.1"))
+      : Config.succeed(options.host),
+    port: options.port === undefined ? port : Config.succeed(options.port),
+    dialect: options.dialect === undefined ? dialect : Config.succeed(options.dialect),
+    prefix: options.prefix === undefined
+      ? Config.String("STATSD_PREFIX").pipe(Config.withDefault(""))
+      : Config.succeed(options.prefix)
+  })
 
 /**
  * Sends all metrics while the layer lives, and once more at its end.
@@ -88,12 +124,10 @@ const settings = Config.all({
  */
 export const layer = (options: Options = {}): Layer.Layer<never, Config.ConfigError> =>
   Layer.effectDiscard(Effect.gen(function*() {
-    const environment = yield* settings
-    const address = options.host ?? environment.host
-    const port = options.port ?? environment.port
+    const { dialect, host: address, port, prefix } = yield* settings(options)
     const render = Statsd.make({
-      dialect: options.dialect ?? environment.dialect,
-      prefix: options.prefix ?? environment.prefix,
+      dialect,
+      prefix,
       tags: options.tags ?? {},
       omitAttributes: options.omitAttributes ?? ["lease"],
       maxPacketSize: options.maxPacketSize ?? 1432

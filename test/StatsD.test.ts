@@ -32,6 +32,24 @@ const counter = Metric.counter("losses_total").pipe(
 )
 const gauge = Metric.gauge("leader").pipe(Metric.withAttributes({ identity: "web-1.a", lease: "default/demo" }))
 
+describe("variables", () => {
+  const build = (options: StatsD.Options, variables: Record<string, string>) =>
+    Layer.build(StatsD.layer({ interval: "1 hour", ...options })).pipe(
+      Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromUnknown(variables)),
+      Effect.exit
+    )
+
+  it.effect("are read only where the option is missing; a link to a Service is no port", () =>
+    Effect.gen(function*() {
+      const link = { STATSD_PORT: "tcp://10.0.0.1:8125" }
+      assert.isTrue(Exit.isSuccess(yield* build({}, link)))
+      assert.isTrue(Exit.isSuccess(yield* build({ port: 1 }, { STATSD_PORT: "nonsense" })))
+      assert.isTrue(Exit.isSuccess(yield* build({ dialect: "statsd" }, { STATSD_DIALECT: "nonsense" })))
+      assert.isTrue(Exit.isFailure(yield* build({}, { STATSD_PORT: "nonsense" })))
+      assert.isTrue(Exit.isFailure(yield* build({}, { STATSD_DIALECT: "nonsense" })))
+    }))
+})
+
 describe("lines", () => {
   it.effect("counters are sent as what they grew by, and not at all where they stand still", () =>
     Effect.gen(function*() {

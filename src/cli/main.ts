@@ -47,13 +47,11 @@ const subcommands = [
   demo
 ] as const
 
-// Known as soon as the arguments are, for what is told after the command has failed.
-let format: Log.Format = "text"
+// Asked of the arguments themselves: a mistake in one of them is reported in the format of the log, too.
+const format = Log.formatOf(process.argv.slice(2))
 
-const layerLogger = Layer.unwrap(Effect.map(LogFormat, (given) => {
-  format = given
-  return Logger.layer([Log.logger(given)])
-}))
+// Its value is known already; it is asked for so that a wrong one is refused.
+const layerLogger = Layer.unwrap(Effect.map(LogFormat, (given) => Logger.layer([Log.logger(given)])))
 
 const root = Command.make(programName).pipe(
   Command.withDescription(
@@ -69,14 +67,12 @@ const root = Command.make(programName).pipe(
 const layerPresenter = CliOutput.layerPresenter({
   present: (event) =>
     event._tag === "InvalidInvocation"
-      ? Effect.sync(() => {
+      ? Effect.forEach(event.errors, (error) => {
         const path = event.commandPath.join(" ")
         // An unknown option of `run` may be one of COMMAND.
         const hint = event.commandPath.at(-1) === "run" && !process.argv.includes("--") ? `; ${remedy}` : ""
-        for (const error of event.errors) {
-          Log.tell(`${path}: ${error.message.replace(/\s*\n\s*/g, " ")}${hint} (see ${path} --help)`)
-        }
-      })
+        return tell(path, `${error.message.replace(/\s*\n\s*/g, " ")}${hint} (see ${path} --help)`)
+      }, { discard: true })
       : CliOutput.defaultPresenter.present(event)
 })
 
@@ -92,16 +88,14 @@ const conclude = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
   const { exitCode, message } = isFailure(error)
     ? report(error)
     : { exitCode: exitCodes.internal, message: `this is a defect: ${Cause.pretty(cause)}` }
-  return Effect.as(message === "" ? Effect.void : tell(message), exitCode)
+  return Effect.as(message === "" ? Effect.void : tell(programName, message), exitCode)
 }
 
 // To people as commands do, to machines as a line of the log.
-const tell = (message: string): Effect.Effect<void> =>
-  Effect.suspend(() =>
-    format === "text"
-      ? Effect.sync(() => Log.tell(`${programName}: ${message}`))
-      : Effect.provide(Effect.logError(message), Logger.layer([Log.logger(format)]))
-  )
+const tell = (whose: string, message: string): Effect.Effect<void> =>
+  format === "text"
+    ? Effect.sync(() => Log.tell(`${whose}: ${message}`))
+    : Effect.provide(Effect.logError(message), Logger.layer([Log.logger(format)]))
 
 const program = Command.run(root, { version: packageJson.version }).pipe(
   Effect.as<number>(exitCodes.success),
@@ -112,6 +106,15 @@ const program = Command.run(root, { version: packageJson.version }).pipe(
     CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
   ])
 )
+
+// Node writes these to stderr by itself, in a format of its own.
+process.on("warning", ({ message, name }) => {
+  Effect.runSync(Effect.provide(Effect.logWarning(`${name}: ${message}`), Logger.layer([Log.logger(format)])))
+})
+process.on("uncaughtException", (error) => {
+  Effect.runSync(tell(programName, `this is a defect: ${error.stack ?? String(error)}`))
+  process.exit(exitCodes.internal)
+})
 
 // A pipe that nobody reads any more: `effect-kubernetes-leader-election status | head -1`.
 process.stdout.on("error", () => process.exit(exitCodes.failure))

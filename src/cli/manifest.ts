@@ -140,16 +140,13 @@ const usage = (message: string): CommandFailure => new CommandFailure({ exitCode
 
 /** The names and the duration, checked as those of an election are; the name is the Deployment's and a label too. */
 const check = (names: Names): Effect.Effect<void, LeaderElectionError | CommandFailure> => {
-  const { leaseDuration, name, namespace, replicas, serviceAccount } = names
+  const { leaseDuration, name, namespace, serviceAccount } = names
   for (const [flag, value] of [["name", name], ["service-account", serviceAccount]] as const) {
     if (!label.test(value)) {
       return Effect.fail(
         usage(`--${flag} is ${quote(value)}: give at most 63 small letters, digits and "-", such as my-service`)
       )
     }
-  }
-  if (replicas < 1) {
-    return Effect.fail(usage(`--replicas is ${replicas}: give 1 or more; with 2 there is one to take over`))
   }
   const resolved = resolve({ name, namespace, leaseDuration }, {
     variables: {},
@@ -171,9 +168,12 @@ export const command = Command.make(
   {
     name: required("name", "NAME", "Name of the Lease, the Deployment and its label"),
     image: required("image", "IMAGE", "Image of the container"),
-    namespace: required("namespace", "NAMESPACE", "Namespace of everything").pipe(Flag.withDefault("default")),
+    namespace: required("namespace", "NAMESPACE", "Namespace of everything").pipe(
+      Flag.withAlias("n"),
+      Flag.withDefault("default")
+    ),
     serviceAccount: Options.text("service-account", "NAME", "Name of the ServiceAccount (default: the NAME)"),
-    replicas: Flag.Int("replicas").pipe(
+    replicas: Options.whole("replicas", "NUMBER", { least: 1, most: 10_000, noun: "a number of Pods" }).pipe(
       Flag.withDescription("How many Pods: one leads, the others wait"),
       Flag.withDefault(2)
     ),

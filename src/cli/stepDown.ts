@@ -4,7 +4,6 @@
  *
  * @internal
  */
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Clock from "effect/Clock"
 import * as Console from "effect/Console"
@@ -112,7 +111,7 @@ const stepDown = Effect.fnUntraced(function*(key: LeaseKey, timeout: Duration.Du
 export const command = Command.make(
   "step-down",
   {
-    name: Argument.String("NAME").pipe(Argument.withDescription("Name of the Lease")),
+    name: Options.leaseName,
     namespace: Options.namespace,
     timeout: Options.duration("timeout", "How long to wait for the leader to end, and for the next one (default 30s)"),
     ...Options.connection
@@ -120,7 +119,7 @@ export const command = Command.make(
   Effect.fnUntraced(function*({ name, namespace, timeout, ...connection }) {
     const layerClient = Options.layerClient(connection)
     yield* Effect.gen(function*() {
-      const key = { name, namespace: yield* Options.resolveNamespace(namespace) }
+      const key = { name: yield* Options.resolveName(name), namespace: yield* Options.resolveNamespace(namespace) }
       yield* stepDown(key, timeout ?? Duration.seconds(30))
     }).pipe(
       Effect.provide(Layer.provideMerge(KubernetesLeaseStore.layer, layerClient))

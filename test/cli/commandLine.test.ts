@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { ConfigProvider, Effect, Stdio } from "effect"
 import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { afterAll, beforeAll } from "vitest"
 import { descriptions, exitCodes, ofSignal } from "../../src/cli/shared/exitCodes.ts"
+import { parseHostAndPort } from "../../src/cli/shared/options.ts"
+import { abilities } from "../../src/cli/shared/timelineScreen.ts"
 import { LeaseApiServer } from "../../src/testing/index.ts"
 import { bundle, type Executable, Running } from "./Executable.ts"
 
@@ -28,12 +30,22 @@ describe("bad usage", () => {
   const cases: ReadonlyArray<readonly [args: ReadonlyArray<string>, message: RegExp]> = [
     [["run", "--nmae", "a", "--", "true"], /run: .*--nmae.*Did you mean.*--name/],
     [["run"], /run: .*COMMAND/],
-    [["run", "--lease-duration", "15x", "--", "true"], /--lease-duration.*"15x" is no duration; write it as 15s/],
+    [["run", "--lease-duration", "15x", "--", "true"], /--lease-duration.*"15x".*a duration, such as 15s/],
     [["run", "--new-lease", "maybe", "--", "true"], /--new-lease.*maybe.*wait.*lead/],
-    [["run", "--statsd", ":1", "--", "true"], /--statsd.*write it as statsd\.monitoring:8125/],
+    [
+      ["run", "--statsd", ":1", "--", "true"],
+      /--statsd.*a host, with or without a port, such as statsd\.monitoring:8125/
+    ],
     [["run", "--log", "xml", "--", "true"], /--log.*xml.*text.*json/],
-    [["serve", "--port", "http"], /--port.*http/],
-    [["step-down"], /step-down: .*NAME/],
+    [["serve", "--port", "http"], /--port: "http". Expected: a port, from 0 to 65535/],
+    [["serve", "--port", "70000"], /--port: "70000". Expected: a port, from 0 to 65535/],
+    [["run", "--metrics-port", "-1", "--", "true"], /--metrics-port/],
+    [["run", "--metrics-port", "1e3", "--", "true"], /--metrics-port: "1e3". Expected: a port/],
+    [["run", "--statsd", "[::1]:70000", "--", "true"], /--statsd.*a host/],
+    [
+      ["manifest", "--name", "a", "--image", "b", "--replicas", "0"],
+      /--replicas: "0". Expected: a number of Pods, from 1/
+    ],
     [["rnu"], /Unknown subcommand "rnu".*Did you mean.*run/],
     [["--nothing"], /--nothing/]
   ]
@@ -46,6 +58,32 @@ describe("bad usage", () => {
       assert.match(stderr, /^effect-kubernetes-leader-election.*\(see effect-kubernetes-leader-election.* --help\)\n$/)
     }, limit)
   }
+
+  it("is JSON too with --log json, and in nobody else's words", async () => {
+    for (const args of [["serve", "--port", "x", "--log", "json"], ["--log=json", "serve", "--port", "x"]]) {
+      const { code, stderr } = await finish(args)
+      assert.strictEqual(code, 2)
+      const { level, message } = JSON.parse(stderr)
+      assert.strictEqual(level, "ERROR")
+      assert.match(message, /--port: "x". Expected: a port, from 0 to 65535 \(see .* serve --help\)$/)
+    }
+    for (const [name, value] of [["STATSD_PORT", "abc"], ["STATSD_PORT", "0"], ["STATSD_DIALECT", "x"]] as const) {
+      const { code, stderr } = await finish(["run", "--name", "a", "--statsd", "localhost", "--", "true"], {
+        [name]: value,
+        KUBECONFIG: await kubeconfigOf("http://127.0.0.1:1")
+      })
+      assert.strictEqual(code, 2)
+      assert.match(stderr, new RegExp(`^effect-kubernetes-leader-election: ${name} is "${value}": give .*\n$`))
+    }
+  }, limit)
+
+  it("no NAME is given, and no variable has it", async () => {
+    for (const command of ["step-down", "watch"]) {
+      const { code, stderr } = await finish([command, "--kubeconfig", await kubeconfigOf("http://127.0.0.1:1")])
+      assert.strictEqual(code, 2)
+      assert.match(stderr, /no Lease is named: give NAME, or set LEADER_ELECTION_NAME\n$/)
+    }
+  }, limit)
 
   const unseparated: ReadonlyArray<ReadonlyArray<string>> = [
     ["--name", "a", "prog", "--namespace", "elsewhere"],
@@ -156,6 +194,55 @@ describe("help", () => {
   }, limit)
 })
 
+describe("what is given otherwise", () => {
+  it("the namespace by -n, the Lease by LEADER_ELECTION_NAME", async () => {
+    const kubeconfig = await kubeconfigOf("http://127.0.0.1:1")
+    for (const command of ["step-down", "doctor"]) {
+      const { stderr, stdout } = await finish([command, "-n", "jobs", "--kubeconfig", kubeconfig], {
+        LEADER_ELECTION_NAME: "nightly"
+      })
+      assert.match(stderr + stdout, /jobs\/nightly/, command)
+    }
+    for (const command of ["run", "serve", "status", "watch", "manifest", "demo"]) {
+      assert.include((await finish([command, "--help"])).stdout, "--namespace, -n", command)
+    }
+  }, limit)
+
+  const hosts: ReadonlyArray<readonly [given: string, host: string | undefined, port: number | undefined]> = [
+    ["statsd.monitoring", "statsd.monitoring", undefined],
+    ["statsd:9125", "statsd", 9125],
+    ["10.0.0.1:8125", "10.0.0.1", 8125],
+    ["::1", "::1", undefined],
+    ["fd00::1", "fd00::1", undefined],
+    ["[fd00::1]", "fd00::1", undefined],
+    ["[fd00::1]:9125", "fd00::1", 9125],
+    ["statsd:0", undefined, undefined],
+    ["a:b:c", undefined, undefined],
+    ["tcp://10.0.0.1:8125", undefined, undefined],
+    ["", undefined, undefined]
+  ]
+  it.each(hosts)("the StatsD server %s", (given, host, port) => {
+    assert.deepStrictEqual(parseHostAndPort(given), host === undefined ? undefined : { host, port })
+  })
+
+  it("colours, as Node has it", async () => {
+    const colors = (variables: Record<string, string>) =>
+      abilities.pipe(
+        Effect.provide([
+          ConfigProvider.layer(ConfigProvider.fromUnknown(variables)),
+          Stdio.layerTest({ stdoutIsTerminal: Effect.succeed(true) })
+        ]),
+        Effect.map((found) => found.colors),
+        Effect.runPromise
+      )
+    assert.isTrue(await colors({}))
+    assert.isFalse(await colors({ FORCE_COLOR: "0" }))
+    assert.isFalse(await colors({ NO_COLOR: "1" }))
+    assert.isTrue(await colors({ FORCE_COLOR: "1", TERM: "dumb" }))
+    assert.isFalse(await colors({ TERM: "dumb" }))
+  })
+})
+
 describe("exit codes", () => {
   it("are those of the shells for signals", () => {
     assert.strictEqual(ofSignal("SIGTERM"), 143)
@@ -192,6 +279,47 @@ describe("run on the local API server", () => {
       )
       assert.match(stderr, /^\S+Z INFO {2}sh has ended with 3$/m)
     }), limit)
+
+  it.live(
+    "only SIGTERM and SIGINT mean the end; a COMMAND reads its configuration again at SIGHUP",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* LeaseApiServer.make()
+        const kubeconfig = yield* server.writeKubeconfig(join(executable.file, "..", "kubeconfig-3"))
+        const command = `for (const s of ["SIGHUP", "SIGQUIT"]) process.on(s, () => console.log("reads again", s));
+        process.on("SIGTERM", () => process.exit(0)); console.log("starts"); setInterval(() => {}, 1000)`
+        const args = [
+          "--name",
+          "a",
+          "--new-lease",
+          "lead",
+          "--again",
+          "--kill-after",
+          "100ms",
+          "--lease-duration",
+          "3s"
+        ]
+        const running = start(["run", "--kubeconfig", kubeconfig, ...args, "--", process.execPath, "-e", command])
+        yield* Effect.addFinalizer(() => Effect.promise(() => running[Symbol.asyncDispose]()))
+        yield* Effect.promise(async () => {
+          await running.until(({ stdout }) => stdout.includes("starts"))
+          for (const signal of ["SIGHUP", "SIGQUIT", "SIGHUP"] as const) {
+            const before = running.stdout.split("reads again").length
+            running.signal(signal)
+            await running.until(({ stdout }) => stdout.split("reads again").length > before)
+          }
+        })
+        // Longer than --kill-after.
+        yield* Effect.sleep("400 millis")
+        assert.notInclude(running.stderr, "--kill-after")
+        // Its term is lost, and it campaigns again; a SIGHUP meanwhile does not end it.
+        yield* server.cluster.deleteLease({ namespace: "default", name: "a" })
+        yield* Effect.promise(() => running.until(({ stdout }) => stdout.split("starts").length === 3))
+        running.signal("SIGTERM")
+        assert.strictEqual((yield* Effect.promise(() => running.exit)).code, 0)
+      }),
+    limit
+  )
 
   it.live("gives the Lease away when COMMAND cannot be started after all", () =>
     Effect.gen(function*() {

@@ -92,7 +92,6 @@ describe("manifest", () => {
     [["--name", "a.b", "--image", "x"], /--name is "a\.b"/],
     [["--name", "a", "--image", "x", "--service-account", "A"], /--service-account is "A"/],
     [["--name", "a", "--image", "x", "--namespace", "a.b"], /namespace .* is "a\.b"/],
-    [["--name", "a", "--image", "x", "--replicas", "0"], /--replicas is 0/],
     [
       ["--name", "a", "--image", "x", "--lease-duration", "1500ms"],
       /leaseDuration .* is 1\.5s: a Lease holds whole seconds/

@@ -148,12 +148,13 @@ describe("run", () => {
     await using trial = await makeTrial()
     const one = trial.run("one", quick, ["sh", "-c", "echo starts; sleep 600"])
     await one.until(says("starts"))
-    for (const [signal, code] of [["SIGTERM", 143], ["SIGINT", 130], ["SIGHUP", 129]] as const) {
+    for (const [signal, code] of [["SIGTERM", 143], ["SIGINT", 130], ["SIGQUIT", 131]] as const) {
       const two = trial.run("two", quick, ["echo", "starts"])
       await two.until(logs("Follows one"))
       two.signal("SIGUSR1")
       two.signal("SIGWINCH")
       two.signal("SIGUSR2")
+      two.signal("SIGHUP")
       two.signal(signal)
       assert.strictEqual((await two.exit).code, code)
       assert.strictEqual(two.stdout, "")

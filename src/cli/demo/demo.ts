@@ -4,6 +4,7 @@
  * @internal
  */
 import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
 import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -365,7 +366,13 @@ export const command = Command.make(
       "Kubeconfig of a cluster (else the demo runs on a server of its own)"
     ),
     context: Options.connection.context,
-    namespace: Options.text("namespace", "NAMESPACE", "Namespace of the Lease (else that of the context, or default)")
+    namespace: Flag.String("namespace").pipe(
+      Flag.withAlias("n"),
+      Flag.withMetavar("NAMESPACE"),
+      Flag.withDescription("Namespace of the Lease (else that of the context, or default)"),
+      Flag.optional,
+      Flag.map(Option.getOrUndefined)
+    )
   },
   demo
 ).pipe(

@@ -175,7 +175,7 @@ export const command = Command.make(
     journal: Options.text("journal", "FILE", "Append the lines of the leader program to this file too"),
     ending: Options.duration("ending", "How long the finalizers of the leader program take (default 0s)"),
     block: Options.duration("block", "For how long SIGUSR2 blocks the event loop (default 20s)"),
-    parent: Flag.Int("parent").pipe(
+    parent: Options.whole("parent", "PID", { least: 1, most: 2 ** 31, noun: "a process id" }).pipe(
       Flag.withDescription("End when the process with this id is no longer the parent"),
       Flag.optional
     )

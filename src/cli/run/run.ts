@@ -31,23 +31,31 @@ import * as Separator from "./separator.ts"
 // Signals
 // -----------------------------------------------------------------------------
 
-/** These end `run` where there is no COMMAND to pass them on to. */
-const ending = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const
+const passedOn = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH"] as const
 
-const passedOn = [...ending, "SIGUSR1", "SIGUSR2", "SIGWINCH"] as const
+/** These two mean the end; with SIGHUP many programs read their configuration again, and SIGQUIT is for them to read. */
+const meansTheEnd = (signal: NodeJS.Signals): boolean => signal === "SIGTERM" || signal === "SIGINT"
+
+/**
+ * These end `run` where there is no COMMAND to pass them on to: SIGQUIT, too,
+ * which some images have as their stop signal, and SIGHUP where it says that the
+ * terminal is gone.
+ */
+const endsAlone = (signal: NodeJS.Signals): boolean =>
+  meansTheEnd(signal) || signal === "SIGQUIT" || (signal === "SIGHUP" && process.stdin.isTTY === true)
 
 /** A terminal sends these to everything that runs in it. */
 const fromTerminal: ReadonlySet<NodeJS.Signals> = new Set(["SIGINT", "SIGQUIT", "SIGWINCH"])
 
 /**
- * What this process has been told by signals, and to whom they go.
+ * Which signals have come, and where they go.
  *
- * While COMMAND runs, all are its own: it decides what they mean, and `run` goes
- * on until it has ended. Before and after, one that ends a process ends `run`.
+ * While COMMAND runs, all are passed on to it: it decides what they mean, and
+ * `run` goes on until it has ended. Before and after, some of them end `run`.
  */
 interface Signals {
   child: Child.Child | undefined
-  /** The first of the ending ones. */
+  /** The first that means the end. */
   stop: NodeJS.Signals | undefined
   /** Done with it, whoever it was for. */
   readonly stopping: Deferred.Deferred<NodeJS.Signals>
@@ -63,16 +71,14 @@ const listen: Effect.Effect<Signals, never, Scope.Scope> = Effect.gen(function*(
     stopped: Deferred.makeUnsafe()
   }
   const onSignal = (signal: NodeJS.Signals) => {
-    const isEnding = ending.some((name) => name === signal)
-    if (isEnding) {
+    if (signals.child === undefined ? endsAlone(signal) : meansTheEnd(signal)) {
       signals.stop ??= signal
       Deferred.doneUnsafe(signals.stopping, Exit.succeed(signal))
-    }
-    if (signals.child === undefined) {
-      if (isEnding) {
+      if (signals.child === undefined) {
         Deferred.doneUnsafe(signals.stopped, Exit.succeed(signal))
       }
-    } else {
+    }
+    if (signals.child !== undefined) {
       if (fromTerminal.has(signal)) {
         signals.child.group.signal(signal)
       } else {
@@ -163,7 +169,7 @@ const runCommand = Effect.fnUntraced(
           }
         })
     )
-    yield* Effect.logInfo(`Runs ${plan.command} as process ${child.pid}`)
+    yield* Effect.logInfo(`Started ${plan.command} (pid ${child.pid})`)
     if (guard !== undefined) {
       yield* Effect.forkScoped(keepAlive(guard, left, settings.renewInterval))
     }
@@ -254,8 +260,7 @@ export const command = Command.make(
       "kill-after",
       "Kill COMMAND so long after the first SIGTERM or SIGINT (default: it has all the time it takes)"
     ),
-    metricsPort: Flag.Int("metrics-port").pipe(
-      Flag.withMetavar("PORT"),
+    metricsPort: Options.port("metrics-port").pipe(
       Flag.withDescription("Listen there for Prometheus (/metrics) and for probes (/healthz, /readyz)"),
       Flag.optional,
       Flag.map(Option.getOrUndefined)
@@ -284,8 +289,8 @@ export const command = Command.make(
     "Wait for leadership, then run COMMAND while it lasts.\n\n" +
       "COMMAND gets the settings, LEADER_ELECTION_FENCING_TOKEN and LEADER_ELECTION_TRANSITIONS in its environment,\n" +
       "and our stdin, stdout and stderr. When it ends, so does run, with its exit code, and the Lease is released.\n" +
-      "Signals are passed on to COMMAND; run leads until COMMAND has ended. While it waits to lead, SIGTERM, SIGINT,\n" +
-      "SIGHUP and SIGQUIT end run.\n\n" +
+      "Signals are passed on to COMMAND; run leads until COMMAND has ended. While it waits to lead, SIGTERM, SIGINT and\n" +
+      "SIGQUIT end run, and SIGHUP where it has a terminal.\n\n" +
       "When leadership is lost, COMMAND and all of its process group get SIGTERM at once, and SIGKILL before another\n" +
       "can take the Lease; run ends with 75. So they do when run itself is killed, stopped, or hangs."
   ),

@@ -17,8 +17,7 @@ export const command = Command.make(
       Flag.withDescription("Address to listen on (default 127.0.0.1: only this Pod)"),
       Flag.withDefault("127.0.0.1")
     ),
-    port: Flag.Int("port").pipe(
-      Flag.withMetavar("PORT"),
+    port: Options.port("port").pipe(
       Flag.withDescription("Port to listen on (default 4040; 0: a free one, which the log tells)"),
       Flag.withDefault(4040)
     ),

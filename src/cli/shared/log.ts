@@ -13,6 +13,15 @@ import { block, json, line } from "./printable.ts"
 
 export type Format = "text" | "json"
 
+/** The format that the arguments ask for, right or wrong as the others may be. */
+export const formatOf = (args: ReadonlyArray<string>): Format => {
+  const separator = args.indexOf("--")
+  const own = separator === -1 ? args : args.slice(0, separator)
+  return own.some((arg, index) => arg === "--log=json" || (arg === "json" && own[index - 1] === "--log"))
+    ? "json"
+    : "text"
+}
+
 /** One line in `format`, without its end. */
 export const formatLine = (format: Format) => (options: Logger.Options<unknown>): string => {
   const { cause, date, fiber, logLevel, message } = options

@@ -5,12 +5,15 @@
  *
  * @internal
  */
+import * as Argument from "effect/cli/Argument"
 import * as Flag from "effect/cli/Flag"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Config from "effect/Config"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import { isIPv6 } from "node:net"
 import { examples, parse } from "../../internal/duration.ts"
 import * as KubernetesClient from "../../kubernetes/KubernetesClient.ts"
 import type { KubernetesConfigError } from "../../kubernetes/KubernetesError.ts"
@@ -37,17 +40,63 @@ export const duration = (name: string, description: string): Flag.Flag<Duration.
       Flag.withDescription(description),
       Flag.filterMap(
         (given) => Option.fromNullishOr(parse(given)),
-        (given) => `"${given}" is no duration; write it as ${examples}`
+        () => `a duration, such as ${examples}`
       )
     )
   )
 
+/** A whole number from `least` to `most`. */
+export const whole = (
+  name: string,
+  metavar: string,
+  { least, most, noun }: { readonly least: number; readonly most: number; readonly noun: string }
+): Flag.Flag<number> =>
+  Flag.String(name).pipe(
+    Flag.withMetavar(metavar),
+    Flag.filterMap(
+      (given) =>
+        /^\d{1,15}$/.test(given) && Number(given) >= least && Number(given) <= most
+          ? Option.some(Number(given))
+          : Option.none(),
+      () => `${noun}, from ${least} to ${most}`
+    )
+  )
+
+/** A TCP port to listen on; 0 is a free one. */
+export const port = (name: string): Flag.Flag<number> => whole(name, "PORT", { least: 0, most: 65535, noun: "a port" })
+
+/** The Lease that a command is about: its argument, or the variable of the candidates. */
+export const leaseName = Argument.String("NAME").pipe(
+  Argument.withDescription("Name of the Lease (else LEADER_ELECTION_NAME)"),
+  Argument.optional
+)
+
+/** What {@link leaseName} names. */
+export const resolveName = (given: Option.Option<string>): Effect.Effect<string, CommandFailure> =>
+  Effect.flatMap(
+    Effect.orElseSucceed(Config.option(Config.String(LeaderElectionConfig.variables.name)), Option.none<string>),
+    (variable) =>
+      Option.match(Option.orElse(given, () => Option.filter(variable, (name) => name !== "")), {
+        onNone: () =>
+          Effect.fail(
+            new CommandFailure({
+              message: `no Lease is named: give NAME, or set ${LeaderElectionConfig.variables.name}`,
+              exitCode: exitCodes.usage
+            })
+          ),
+        onSome: Effect.succeed
+      })
+  )
+
 /** The namespace, for commands that look at Leases without taking part. */
-export const namespace = text(
-  "namespace",
-  "NAMESPACE",
-  "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, that of --kubeconfig or KUBECONFIG, POD_NAMESPACE, or that of " +
-    "the other credentials)"
+export const namespace = optional(
+  Flag.String("namespace").pipe(
+    Flag.withAlias("n"),
+    Flag.withMetavar("NAMESPACE"),
+    Flag.withDescription(
+      "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, POD_NAMESPACE, or that of the credentials)"
+    )
+  )
 )
 
 /** Where the cluster is: for every command that makes requests. */
@@ -86,20 +135,29 @@ export const settings = {
 
 const hostAndPort = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/
 
+/** Reads `host`, `host:port`, `[address]:port`, or an IPv6 address as it is: with two colons or more there is no port. */
+export const parseHostAndPort = (
+  given: string
+): { readonly host: string; readonly port: number | undefined } | undefined => {
+  if (isIPv6(given)) {
+    return { host: given, port: undefined }
+  }
+  const [, inBrackets, plain, port] = hostAndPort.exec(given) ?? []
+  const host = inBrackets ?? plain
+  const number = port === undefined ? undefined : Number(port)
+  return host === undefined || (number !== undefined && (number < 1 || number > 65535))
+    ? undefined
+    : { host, port: number }
+}
+
 /** Where metrics go: for every command that takes part. */
 export const statsd = optional(
   Flag.String("statsd").pipe(
     Flag.withMetavar("HOST[:PORT]"),
     Flag.withDescription("Send the metrics to a StatsD server (default port 8125; STATSD_DIALECT=dogstatsd)"),
     Flag.filterMap(
-      (given) => {
-        const [, inBrackets, plain, port] = hostAndPort.exec(given) ?? []
-        const host = inBrackets ?? plain
-        return host === undefined || Number(port ?? 1) < 1 || Number(port ?? 1) > 65535
-          ? Option.none()
-          : Option.some({ host, port: port === undefined ? undefined : Number(port) })
-      },
-      (given) => `"${given}" is no host with or without a port; write it as statsd.monitoring:8125`
+      (given) => Option.fromNullishOr(parseHostAndPort(given)),
+      () => "a host, with or without a port, such as statsd.monitoring:8125, or [fd00::1]:8125"
     )
   )
 )
@@ -116,7 +174,9 @@ export const layerStatsD = (
       )
     ).pipe(
       Layer.catchTag("ConfigError", (error) =>
-        Layer.effectDiscard(Effect.fail(new CommandFailure({ message: error.message, exitCode: exitCodes.usage }))))
+        Layer.effectDiscard(
+          Effect.fail(new CommandFailure({ message: error.cause.message, exitCode: exitCodes.usage }))
+        ))
     )
 
 /** The log's format, for all commands. */

@@ -27,8 +27,11 @@ const variable = (name: string) => Effect.orElseSucceed(Config.option(Config.Str
 export const abilities: Effect.Effect<Pick<Screen, "isLive" | "colors">, never, Stdio.Stdio> = Effect.gen(function*() {
   const { stdoutIsTerminal } = yield* Stdio.Stdio
   const isLive = (yield* stdoutIsTerminal) && Option.getOrUndefined(yield* variable("TERM")) !== "dumb"
-  const wanted = isLive || Option.isSome(yield* variable("FORCE_COLOR"))
-  return { isLive, colors: wanted && Option.isNone(yield* variable("NO_COLOR")) }
+  const forced = Option.getOrUndefined(yield* variable("FORCE_COLOR"))
+  const refused = Option.getOrUndefined(yield* variable("NO_COLOR"))
+  // As Node has it: FORCE_COLOR, even empty, turns them on, and off with 0 or false; NO_COLOR counts unless it is empty.
+  const colors = forced === undefined ? isLive && (refused ?? "") === "" : forced !== "0" && forced !== "false"
+  return { isLive, colors }
 })
 
 /** Hides the cursor while the scope is open, where there is one. */

@@ -3,7 +3,6 @@
  *
  * @internal
  */
-import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Clock from "effect/Clock"
 import * as Console from "effect/Console"
@@ -157,13 +156,13 @@ export const watch = Effect.fnUntraced(
 export const command = Command.make(
   "watch",
   {
-    name: Argument.String("NAME").pipe(Argument.withDescription("Name of the Lease")),
+    name: Options.leaseName,
     namespace: Options.namespace,
     ...Options.connection
   },
   Effect.fnUntraced(function*({ name, namespace, ...connection }) {
     yield* Effect.gen(function*() {
-      yield* watch({ name, namespace: yield* Options.resolveNamespace(namespace) })
+      yield* watch({ name: yield* Options.resolveName(name), namespace: yield* Options.resolveNamespace(namespace) })
     }).pipe(
       Effect.provide(Layer.provideMerge(KubernetesLeaseStore.layer, Options.layerClient(connection)))
     )
