@@ -252,7 +252,10 @@ export class Monitor {
     this.world.note(term.process.name, () => "program is closing")
     if (interrupted && !term.incarnation.terminating) {
       this.lost++
-      this.checkLoss(term)
+      const lost = Effect.runSyncExit(term.leadership.lost)
+      if (Exit.isSuccess(lost) && lost.value === "RenewDeadlineExceeded") {
+        this.checkLoss(term)
+      }
     }
     if (interrupted && this.isValid(term)) {
       this.fail("leadership ends before its finalizers run", describe(term))
@@ -330,7 +333,9 @@ export class Monitor {
     const error = Option.getOrUndefined(Cause.findErrorOption(cause))
     const reason = error instanceof LeaderElectionError ? error.reason._tag : undefined
     if (reason === "DuplicateIdentity") {
-      if (!this.duplicated.has(identity)) {
+      const instance = this.record?.annotations[instanceAnnotation]
+      // An instance id that somebody made up may say that it is the later one.
+      if (!this.duplicated.has(identity) && (instance === undefined || this.authors.has(instance))) {
         this.fail("only a second process ends another", `${process.name} ended: its identity is its own`)
       }
     } else if (reason === "LeaseRefused") {
@@ -581,6 +586,7 @@ export class Monitor {
     if (typeof instance === "string") {
       this.authors.set(instance, identity)
     }
+    this.isNewSign(lease)
     this.history.push({ record: lease, process, identity })
     if (this.history.length > 400) {
       this.history.splice(0, 100)
@@ -590,6 +596,24 @@ export class Monitor {
     }
     this.record = lease
     this.simulation.collect()
+  }
+
+  private readonly signs = new Set<string>()
+
+  /** Whether this is a sign of life that nobody can have seen before. */
+  private isNewSign(lease: LeaseRecord | undefined): boolean {
+    const sign = lease === undefined ? "" : [
+      lease.uid,
+      lease.holderIdentity,
+      lease.renewTime,
+      lease.acquireTime,
+      lease.leaseTransitions,
+      lease.leaseDurationSeconds,
+      lease.annotations[instanceAnnotation]
+    ].join("\n")
+    const isNew = !this.signs.has(sign)
+    this.signs.add(sign)
+    return isNew
   }
 
   /** Somebody else may have changed the Lease. */
@@ -602,7 +626,11 @@ export class Monitor {
       () => lease === undefined ? "no Lease" : `v${lease.resourceVersion} by others: held by "${lease.holderIdentity}"`
     )
     this.changedAt = this.world.now
-    if (byHolder || lease?.holderIdentity !== this.record?.holderIdentity || lease?.uid !== this.record?.uid) {
+    if (
+      this.simulation.wide
+        ? this.isNewSign(lease)
+        : byHolder || lease?.holderIdentity !== this.record?.holderIdentity || lease?.uid !== this.record?.uid
+    ) {
       this.holderWroteAt = this.world.now
     }
     this.record = lease
