@@ -67,6 +67,8 @@ export class Candidate {
   /** The newest process; earlier ones may still run where their Pod was deleted by force. */
   current: Incarnation | undefined
   podUid = ""
+  /** Whether its node's wall clock has ever stepped back. */
+  steppedBack = false
   wallOffset: number
   private starts = 0
 

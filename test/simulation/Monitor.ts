@@ -42,6 +42,8 @@ export interface ObservedTerm {
   validUntil: number
   /** Once it was found invalid; nothing may revive it. */
   final: boolean
+  /** A forgery that cannot be told from the truth was believed in its time. */
+  forged: boolean
 }
 
 // How late the timers of a process that is not stalled may be.
@@ -144,7 +146,7 @@ export class Monitor {
 
   /** Whether anything is promised of who leads beside this one. */
   private isPromised(term: ObservedTerm): boolean {
-    return !this.duplicated.has(term.identity) && !this.forged.has(term.identity) &&
+    return !this.duplicated.has(term.identity) && !this.forged.has(term.identity) && !term.forged &&
       term.incarnation.candidate.options.settings.newLease === "wait"
   }
 
@@ -182,7 +184,8 @@ export class Monitor {
       begun: this.world.now,
       program: "running",
       validUntil: process.monotonic(),
-      final: false
+      final: false,
+      forged: false
     }
     this.world.note(process.name, () => `LEADS with token ${leadership.fencingToken}`)
     this.begun++
@@ -315,7 +318,15 @@ export class Monitor {
   onStart({ identity, process }: Incarnation): void {
     this.answered.set(process, this.world.now)
     if (this.forgery?.identity === identity) {
-      this.forged.add(identity)
+      this.believe(identity)
+    }
+  }
+
+  /** What is forged in this name cannot be told from the truth: whoever leads now may have a second leader beside it. */
+  private believe(identity: string): void {
+    this.forged.add(identity)
+    for (const term of this.terms) {
+      term.forged = true
     }
   }
 
@@ -329,13 +340,16 @@ export class Monitor {
   }
 
   /** The main fiber of a process has failed. */
-  onProcessEnd({ identity, process }: Incarnation, cause: Cause.Cause<unknown>): void {
+  onProcessEnd({ candidate, identity, process }: Incarnation, cause: Cause.Cause<unknown>): void {
     const error = Option.getOrUndefined(Cause.findErrorOption(cause))
     const reason = error instanceof LeaderElectionError ? error.reason._tag : undefined
     if (reason === "DuplicateIdentity") {
       const instance = this.record?.annotations[instanceAnnotation]
-      // An instance id that somebody made up may say that it is the later one.
-      if (!this.duplicated.has(identity) && (instance === undefined || this.authors.has(instance))) {
+      // An instance id that somebody made up, or one from before the wall clock stepped back, may say that it is later.
+      if (
+        !candidate.steppedBack && !this.duplicated.has(identity) &&
+        (instance === undefined || this.authors.has(instance))
+      ) {
         this.fail("only a second process ends another", `${process.name} ended: its identity is its own`)
       }
     } else if (reason === "LeaseRefused") {
@@ -374,7 +388,7 @@ export class Monitor {
     this.forgery = { version: record.resourceVersion, identity }
     for (const { current } of this.simulation.candidates) {
       if (current?.identity === identity && current.process.alive && !this.hasSeen(current.process)) {
-        this.forged.add(identity)
+        this.believe(identity)
       }
     }
   }

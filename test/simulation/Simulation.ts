@@ -153,7 +153,7 @@ export class Simulation {
           ? { ...dice.pick(choices), newLease: adversary.pick(["wait", "wait", "lead"]) }
           : dice.pick(choices),
         owned: dice.chance(0.8),
-        podOf: this.wide && i > 0 && adversary.chance(0.08) ? this.candidates[i - 1] : undefined,
+        podOf: this.wide && !this.orderly && i > 0 && adversary.chance(0.08) ? this.candidates[i - 1] : undefined,
         program: {
           ending: this.timing.ending,
           lifetime: () => this.orderly || dice.chance(0.8) ? Infinity : dice.scale(0.1, 60) * second

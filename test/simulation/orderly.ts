@@ -179,7 +179,8 @@ const moreActs: ReadonlyArray<Act> = [
 
   (simulation, { incarnation }) => {
     const { candidate } = incarnation
-    const by = Math.floor(simulation.dice.scale(0.1, 86_400) * second) * simulation.dice.pick([-1, 1])
+    // Not back: a container is known to be the later one by its start, and would wait like everybody.
+    const by = Math.floor(simulation.dice.scale(0.1, 86_400) * second)
     simulation.fault("wall clock step")
     candidate.wallOffset += by
     return { name: `wall clock steps by ${format(by)} s`, keeps: true, within: 0 }

@@ -442,6 +442,7 @@ const acts: { readonly [name: string]: Act } = {
       simulation.fault("wall clock step")
       simulation.world.note("fault", () => `wall clock of ${candidate.name} steps by ${(by / second).toFixed(3)} s`)
       candidate.wallOffset += by
+      candidate.steppedBack ||= by < 0
     }
   },
 
