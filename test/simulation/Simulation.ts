@@ -148,7 +148,8 @@ export class Simulation {
         rate: base * (1 + skew * dice.pick([0, 1, dice.next()])),
         wallOffset: Math.floor(dice.pick([0, dice.between(-5, 5), dice.between(-86_400, 86_400)]) * second),
         witness: dice.chance(0.8),
-        watch: dice.chance(0.9),
+        // Who polls and never gets an answer to its writes learns of them by its next read at best.
+        watch: dice.chance(0.9) || (this.orderly && (profile.slowWrites?.lost ?? 0) > 0),
         settings: profile.theme === "newLease"
           ? { ...dice.pick(choices), newLease: adversary.pick(["wait", "wait", "lead"]) }
           : dice.pick(choices),
