@@ -1,18 +1,22 @@
 /**
  * The seam between the election and where Leases are kept.
  *
- * {@link KubernetesLeaseStore} keeps them on the API server; the `./testing`
- * entry has one in memory, and a layer that injects faults in front of either.
+ * `KubernetesLeaseStore` keeps them on the API server, {@link makeMemory} in this
+ * process; the `./testing` entry has a cluster in memory, a layer that injects
+ * faults in front of any store, and the suite that every store has to pass.
  * The election asks a store for four things only: read, create by absence,
  * patch guarded by a version, and the changes of one Lease. It never deletes.
  *
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
-import type * as Stream from "effect/Stream"
-import type { LeaseError } from "./LeaseError.ts"
-import type { LeaseKey, LeaseRecord, LeaseWrite } from "./LeaseRecord.ts"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
+import * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
+import { LeaseConflict, LeaseError, type LeaseErrorReason, LeaseExpired, LeaseNotFound } from "./LeaseError.ts"
+import { formatKey, type LeaseKey, type LeaseRecord, type LeaseWrite } from "./LeaseRecord.ts"
 
 /**
  * The answer to a read or a write: the Lease as it is stored. It carries no
@@ -114,3 +118,146 @@ export const NewConnection: Context.Reference<boolean> = Context.Reference<boole
   "effect-kubernetes-leader-election/LeaseStore/NewConnection",
   { defaultValue: () => false }
 )
+
+// -----------------------------------------------------------------------------
+// In memory
+// -----------------------------------------------------------------------------
+
+/**
+ * Leases in the memory of this process, for as long as it lives.
+ *
+ * **Details**
+ *
+ * Every election that is built on the same value takes part in the same
+ * elections. There is no cluster around it: nothing is ever deleted, and no
+ * owner is looked up. `MemoryLeaseStore` of the `./testing` entry has both.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const makeMemory: Effect.Effect<LeaseStore["Service"]> = Effect.sync(() => {
+  const server = `memory-${stores += 1}`
+  const leases = new Map<string, LeaseRecord>()
+  // The newest changes of all Leases, oldest first: what a watch can resume in.
+  const history: Array<LeaseRecord> = []
+  const watches = new Map<Queue.Queue<LeaseChange>, string>()
+  let version = 0n
+
+  const request = <A>(verb: LeaseError["verb"], key: LeaseKey, f: () => A | LeaseErrorReason) =>
+    Effect.suspend((): Effect.Effect<A, LeaseError> => {
+      const result = f()
+      return isReason(result) ? Effect.fail(new LeaseError({ verb, ...key, reason: result })) : Effect.succeed(result)
+    })
+
+  const store = (lease: LeaseRecord): LeaseResponse => {
+    const id = formatKey(lease)
+    leases.set(id, lease)
+    history.push(lease)
+    if (history.length > maxHistory) {
+      history.shift()
+    }
+    for (const [queue, watched] of watches) {
+      if (watched === id) {
+        Queue.offerUnsafe(queue, { _tag: "Applied", lease })
+      }
+    }
+    return { lease }
+  }
+
+  return LeaseStore.of({
+    server,
+    get: (key) =>
+      request("get", key, () => {
+        const lease = leases.get(formatKey(key))
+        return lease === undefined ? notFound : { lease }
+      }),
+    create: (key, write) =>
+      request("create", key, () =>
+        leases.has(formatKey(key))
+          ? new LeaseConflict({ message: "it exists already" })
+          : store(apply({ ...emptyLease, ...key, uid: `${server}-${version + 1n}` }, write, version += 1n))),
+    patch: (key, resourceVersion, write) =>
+      request("patch", key, () => {
+        const lease = leases.get(formatKey(key))
+        return lease === undefined
+          ? notFound
+          : lease.resourceVersion === resourceVersion
+          ? store(apply(lease, write, version += 1n))
+          : new LeaseConflict({ message: `it is at version ${lease.resourceVersion}, not ${resourceVersion}` })
+      }),
+    changes: (key, since) =>
+      Stream.unwrap(Effect.gen(function*() {
+        const id = formatKey(key)
+        const queue = yield* Effect.acquireRelease(
+          Queue.unbounded<LeaseChange>(),
+          (queue) => Effect.sync(() => watches.delete(queue))
+        )
+        const current = leases.get(id)
+        const oldest = history[0]?.resourceVersion ?? version + 1n
+        if (since !== undefined && since + 1n < oldest) {
+          return Stream.fail(
+            new LeaseError({ verb: "watch", ...key, reason: new LeaseExpired({ message: "the version is too old" }) })
+          )
+        }
+        const past = since === undefined
+          ? (current === undefined ? [] : [current])
+          : history.filter((lease) => formatKey(lease) === id && lease.resourceVersion > since)
+        const missed = past.map((lease): LeaseChange => ({ _tag: "Applied", lease }))
+        Queue.offerAllUnsafe(queue, [{ _tag: "Opened" }, ...missed])
+        watches.set(queue, id)
+        return Stream.fromQueue(queue)
+      }))
+  })
+})
+
+/**
+ * Leases in the memory of this process; see {@link makeMemory}. Elections that
+ * are built on it read no environment.
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const layerMemory: Layer.Layer<LeaseStore> = Layer.effectContext(
+  Effect.map(
+    makeMemory,
+    (store) => Context.make(LeaseStore, store).pipe(Context.add(LeaderElectionConfig.ReadsEnvironment, false))
+  )
+)
+
+const maxHistory = 1000
+
+let stores = 0
+
+const notFound = new LeaseNotFound({ message: "there is none" })
+
+const isReason = (result: unknown): result is LeaseErrorReason =>
+  result instanceof LeaseConflict || result instanceof LeaseNotFound
+
+const emptyLease: Omit<LeaseRecord, "namespace" | "name" | "uid" | "resourceVersion"> = {
+  deletionTimestamp: undefined,
+  labels: {},
+  annotations: {},
+  ownerReferences: [],
+  holderIdentity: "",
+  leaseDurationSeconds: undefined,
+  acquireTime: undefined,
+  renewTime: undefined,
+  leaseTransitions: 0,
+  strategy: undefined,
+  preferredHolder: undefined
+}
+
+const apply = (
+  lease: Omit<LeaseRecord, "resourceVersion">,
+  { annotations, ...write }: LeaseWrite,
+  resourceVersion: bigint
+): LeaseRecord => ({
+  ...lease,
+  ...write,
+  annotations: Object.fromEntries(
+    Object.entries({ ...lease.annotations, ...annotations }).filter((entry): entry is [string, string] =>
+      entry[1] !== null
+    )
+  ),
+  resourceVersion
+})

@@ -12,7 +12,7 @@ import * as Layer from "effect/Layer"
 import * as LeaderElection from "./LeaderElection.ts"
 import type * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "./LeaderElectionError.ts"
-import * as MemoryLeaseStore from "./testing/MemoryLeaseStore.ts"
+import * as LeaseStore from "./LeaseStore.ts"
 
 /**
  * The election of one process with itself. It runs through all that a real one
@@ -34,7 +34,7 @@ export const layer = (
   input?: LeaderElectionConfig.Input
 ): Layer.Layer<LeaderElection.LeaderElection, LeaderElectionError> =>
   LeaderElection.layer({ name: "local", namespace: "local", newLease: "lead", ...input }).pipe(
-    Layer.provide(MemoryLeaseStore.layerMemory()),
+    Layer.provide(Layer.fresh(LeaseStore.layerMemory)),
     Layer.tap(() =>
       Effect.logWarning("This election is local: the process leads whatever others do. For development only")
     )

@@ -19,3 +19,6 @@ export * as MemoryCluster from "./MemoryCluster.ts"
 
 /** `LeaseStore` on a cluster in memory. */
 export * as MemoryLeaseStore from "./MemoryLeaseStore.ts"
+
+/** A term for unit tests, whose validity and loss the test decides. */
+export * as TestLeadership from "./TestLeadership.ts"

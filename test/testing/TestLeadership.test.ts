@@ -1,0 +1,82 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber } from "effect"
+import { Leadership } from "effect-kubernetes-leader-election"
+import { TestLeadership } from "effect-kubernetes-leader-election/testing"
+import { TestClock } from "effect/testing"
+
+const reasonOf = (error: { readonly reason: { readonly _tag: string } }) => error.reason._tag
+
+describe("TestLeadership", () => {
+  it.effect("is valid, and confirms, until the test says otherwise", () =>
+    Effect.gen(function*() {
+      const { confirm, ensure, fencingToken, identity, isValid, lease, remaining } = yield* Leadership
+      assert.deepStrictEqual([identity, fencingToken, lease.name], ["me", 7n, "test"])
+      yield* TestClock.adjust("1 day")
+      yield* ensure
+      yield* confirm
+      assert.isTrue(yield* isValid)
+      assert.isFalse(Duration.isFinite(yield* remaining))
+    }).pipe(Effect.provide(TestLeadership.layer({ identity: "me", fencingToken: 7n }))))
+
+  it.effect("a loss interrupts the program, runs its finalizers and is what it fails with", () =>
+    Effect.gen(function*() {
+      const term = yield* TestLeadership.make()
+      const steps: Array<string> = []
+      const program = Effect.gen(function*() {
+        yield* Effect.addFinalizer(() => Effect.sync(() => steps.push("finalizer")))
+        return yield* Effect.never
+      })
+      const fiber = yield* Effect.forkChild(term.whileLeading(program), { startImmediately: true })
+      yield* term.lose("SteppedDown")
+      yield* term.lose("LeaseDeleted")
+      const error = yield* Effect.flip(Fiber.join(fiber))
+      assert.strictEqual(error.message, "leadership lost: the leader was asked to step down")
+      assert.deepStrictEqual(steps, ["finalizer"])
+      assert.strictEqual(yield* term.leadership.lost, "SteppedDown")
+      assert.strictEqual(reasonOf(yield* Effect.flip(term.whileLeading(Effect.void))), "LeadershipLost")
+    }))
+
+  it.effect("the program's own success and failure pass", () =>
+    Effect.gen(function*() {
+      const term = yield* TestLeadership.make()
+      assert.strictEqual(yield* term.whileLeading(Effect.succeed(1)), 1)
+      assert.strictEqual(yield* Effect.flip(term.whileLeading(Effect.fail("no"))), "no")
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(term.whileLeading(Effect.die("defect")))))
+    }))
+
+  it.effect("setRemaining: valid for that long, then lost; a later call replaces it", () =>
+    Effect.gen(function*() {
+      const { leadership, setRemaining } = yield* TestLeadership.make()
+      yield* setRemaining("3 seconds")
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(Duration.toSeconds(yield* leadership.remaining), 1)
+      yield* setRemaining("3 seconds")
+      yield* TestClock.adjust("2999 millis")
+      yield* leadership.ensure
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(yield* leadership.lost, "RenewDeadlineExceeded")
+      assert.strictEqual(reasonOf(yield* Effect.flip(leadership.ensure)), "LeadershipLost")
+    }))
+
+  it.effect("stall: over at the point of use, before anything has been interrupted", () =>
+    Effect.gen(function*() {
+      const term = yield* TestLeadership.make()
+      const program = Effect.gen(function*() {
+        const { ensure, isValid } = yield* Leadership
+        yield* term.stall
+        assert.isFalse(yield* isValid)
+        yield* Effect.ignore(ensure)
+        return yield* Effect.never
+      })
+      assert.strictEqual(reasonOf(yield* Effect.flip(term.whileLeading(program))), "LeadershipLost")
+    }))
+
+  it.effect("failConfirm: that confirm fails, and the term goes on", () =>
+    Effect.gen(function*() {
+      const { failConfirm, leadership } = yield* TestLeadership.make()
+      yield* failConfirm()
+      assert.strictEqual(reasonOf(yield* Effect.flip(leadership.confirm)), "RenewalFailed")
+      yield* leadership.confirm
+      assert.isTrue(yield* leadership.isValid)
+    }))
+})
