@@ -16,6 +16,34 @@ const pair = Effect.fnUntraced(function*(w: World, options?: Parameters<World["c
 
 const at = (line: string | undefined) => Number.parseInt(line ?? "")
 
+describe("a watch that is cut", () => {
+  test("each minute, as by a load balancer, is opened again at once and without a word", function*(w) {
+    const { b } = yield* pair(w)
+    yield* b.lead
+    for (let minute = 1; minute <= 5; minute++) {
+      yield* w.until(100_000 + minute * 60_000)
+      yield* b.faults.cutWatches
+    }
+    yield* w.until(401_000)
+    assert.deepStrictEqual(
+      (yield* b.requests("watch")).map(at),
+      [100_000, 160_000, 220_000, 280_000, 340_000, 400_000]
+    )
+    assert.deepStrictEqual(w.logs.filter((line) => !line.startsWith("Debug") && line.includes("watch")), [])
+    assert.deepStrictEqual(w.logs.filter((line) => line.includes("succeed again")), [])
+  })
+
+  test("and cannot be opened again is worth one warning", function*(w) {
+    const { b } = yield* pair(w)
+    yield* b.lead
+    yield* w.until(160_000)
+    yield* b.faults.set({ watch: Fault.refused })
+    yield* b.faults.cutWatches
+    yield* w.until(160_500)
+    assert.strictEqual(w.logs.filter((line) => line.startsWith("Warn b") && line.includes("watch lease")).length, 1)
+  })
+})
+
 describe("T15 a watch that is not granted", () => {
   test("is replaced by polling with jitter, and tried again each minute", function*(w) {
     const { b } = yield* pair(w)

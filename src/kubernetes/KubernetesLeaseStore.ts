@@ -34,11 +34,11 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { LeaseError, type LeaseErrorReason, LeaseUnavailable, type LeaseVerb } from "../LeaseError.ts"
-import { decode, type LeaseKey, toCreateBody, toPatchBody } from "../LeaseRecord.ts"
+import { decode, formatKey, type LeaseKey, toCreateBody, toPatchBody } from "../LeaseRecord.ts"
 import { type LeaseChange, type LeaseResponse, LeaseStore } from "../LeaseStore.ts"
 import * as LeaseErrors from "./internal/leaseError.ts"
+import * as NamespaceWatch from "./internal/namespaceWatch.ts"
 import * as Paths from "./internal/paths.ts"
-import * as SharedWatch from "./internal/sharedWatch.ts"
 import { KubernetesClient, type KubernetesRequest, type KubernetesResponse } from "./KubernetesClient.ts"
 import * as KubernetesError from "./KubernetesError.ts"
 
@@ -67,7 +67,7 @@ export const make: Effect.Effect<LeaseStore["Service"], never, KubernetesClient>
   ): Effect.Effect<LeaseResponse, LeaseError> =>
     client.request(options).pipe(
       Effect.mapError((error) => LeaseErrors.fromRequest(key, verb, error)),
-      Effect.flatMap((response) => toResponse(response, verb)),
+      Effect.flatMap((response) => toResponse(key, verb, response)),
       Effect.mapError((reason) => new LeaseError({ verb, ...key, reason }))
     )
 
@@ -101,8 +101,9 @@ export const make: Effect.Effect<LeaseStore["Service"], never, KubernetesClient>
  * **Details**
  *
  * Needs the right to `watch` all Leases of the namespace, not limited by
- * `resourceNames`. Where that is refused, each Lease is watched by itself from
- * then on, and a warning says so.
+ * `resourceNames`. Where the API server refuses that, a warning says so and each
+ * Lease is watched by itself; the shared watch is tried again each minute, and
+ * takes over when it is granted.
  *
  * @category constructors
  * @since 0.1.0
@@ -112,45 +113,26 @@ export const makeShared: Effect.Effect<LeaseStore["Service"], never, KubernetesC
     const client = yield* KubernetesClient
     const store = yield* make
     const scope = yield* Effect.scope
-    const shared = new Map<string, SharedWatch.SharedWatch>()
-    const refused = new Set<string>()
+    const namespaces = new Map<string, LeaseStore["Service"]["changes"]>()
 
-    const sharedOf = (namespace: string): Effect.Effect<SharedWatch.SharedWatch> =>
+    const changesOf = (namespace: string): Effect.Effect<LeaseStore["Service"]["changes"]> =>
       Effect.suspend(() => {
-        const existing = shared.get(namespace)
+        const existing = namespaces.get(namespace)
         return existing !== undefined ?
           Effect.succeed(existing) :
-          SharedWatch.make((since) => watch(client, { namespace }, since)).pipe(
+          NamespaceWatch.make({
+            namespace,
+            together: (since) => watch(client, { namespace }, since),
+            apart: store.changes
+          }).pipe(
             Scope.provide(scope),
-            Effect.tap((made) => Effect.sync(() => shared.set(namespace, made)))
+            Effect.tap((made) => Effect.sync(() => namespaces.set(namespace, made)))
           )
-      })
-
-    const onRefused = (key: LeaseKey, error: LeaseError) =>
-      Effect.suspend(() => {
-        if (refused.has(key.namespace)) {
-          return Effect.void
-        }
-        refused.add(key.namespace)
-        return Effect.logWarning(
-          `The Leases of namespace ${key.namespace} cannot be watched together, so each is watched by itself: ` +
-            error.message
-        )
       })
 
     return LeaseStore.of({
       ...store,
-      changes: (key, since) =>
-        Stream.suspend(() =>
-          refused.has(key.namespace)
-            ? store.changes(key, since)
-            : Stream.unwrap(Effect.map(sharedOf(key.namespace), (changes) => changes(key, since))).pipe(
-              Stream.catchIf(
-                (error) => error.reason._tag === "LeaseForbidden" || error.reason._tag === "LeaseInvalid",
-                (error) => Stream.unwrap(Effect.as(onRefused(key, error), store.changes(key, since)))
-              )
-            )
-        )
+      changes: (key, since) => Stream.unwrap(Effect.map(changesOf(key.namespace), (changes) => changes(key, since)))
     })
   }
 )
@@ -202,7 +184,8 @@ const watch = (
         lines.pipe(
           Stream.mapError((error) => LeaseErrors.fromRequest(key, "watch", error)),
           Stream.mapEffect((line) => toChange(key, line)),
-          Stream.filter((change) => change !== undefined)
+          Stream.filter((change) => change !== undefined),
+          Stream.filter((change) => isAbout(target, change))
         )
       )
     }).pipe(
@@ -213,15 +196,24 @@ const watch = (
   )
 }
 
+/** A proxy that drops the field selector sends the events of all Leases. */
+const isAbout = (target: { readonly namespace: string; readonly name?: string }, change: LeaseChange): boolean =>
+  !("lease" in change) ||
+  (change.lease.namespace === target.namespace && (target.name === undefined || change.lease.name === target.name))
+
 // --- Answers ---
 
 const toResponse = (
-  response: KubernetesResponse,
-  verb: LeaseVerb
+  key: LeaseKey,
+  verb: LeaseVerb,
+  response: KubernetesResponse
 ): Effect.Effect<LeaseResponse, LeaseErrorReason> =>
-  Effect.mapBoth(decode(response.body), {
-    onSuccess: (lease) => ({ lease }),
-    onFailure: (error) => LeaseErrors.noLease(verb, response.status, error.message)
+  Effect.matchEffect(decode(response.body), {
+    onSuccess: (lease) =>
+      lease.namespace === key.namespace && lease.name === key.name
+        ? Effect.succeed({ lease })
+        : Effect.fail(LeaseErrors.noLease(verb, response.status, `it is ${formatKey(lease)}`)),
+    onFailure: (error) => Effect.fail(LeaseErrors.noLease(verb, response.status, error.message))
   })
 
 const WatchEvent = Schema.Struct({ type: Schema.String, object: Schema.Unknown })

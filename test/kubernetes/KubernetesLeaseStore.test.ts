@@ -117,7 +117,7 @@ describe("requests", () => {
     Effect.gen(function*() {
       const server = yield* serve((_, response) => json(response, 200, lease("1")))
       const store = yield* connect(server)
-      yield* store.get({ namespace: "a/b", name: "../c?d#e" })
+      yield* Effect.flip(store.get({ namespace: "a/b", name: "../c?d#e" }))
       assert.strictEqual(server.received[0]?.url, "/apis/coordination.k8s.io/v1/namespaces/a%2Fb/leases/..%2Fc%3Fd%23e")
     }))
 })
@@ -465,6 +465,8 @@ const foreign: Record<string, (response: ServerResponse) => void> = {
     response.end()
   },
   "another object with 200": answers(200, { kind: "Lease", metadata: { name: "x" } }),
+  "another Lease": answers(200, { ...lease("7"), metadata: { ...lease("7").metadata, name: "y" } }),
+  "a Lease of another namespace": answers(200, { ...lease("7"), metadata: { ...lease("7").metadata, namespace: "m" } }),
   "a Lease that is cut short": (response) => {
     response.writeHead(200, { "content-type": "application/json" })
     response.end(JSON.stringify(lease("7")).slice(0, -20))
@@ -686,6 +688,26 @@ describe("changes", () => {
       assert.strictEqual(added.lease.holderIdentity, "ü€𝄞")
     }))
 
+  it.live("leaves out events of other Leases, which a proxy lets through that drops the selector", () =>
+    Effect.gen(function*() {
+      const watch = yield* makeWatch
+      const { next } = yield* follow(yield* connect(watch.server), 1n)
+      yield* next
+      const other = (metadata: Record<string, unknown>) => ({
+        ...lease("2"),
+        metadata: { ...lease("2").metadata, uid: "other", ...metadata }
+      })
+      yield* watch.send(
+        { type: "ADDED", object: other({ name: "y" }) },
+        { type: "DELETED", object: other({ name: "y" }) },
+        { type: "MODIFIED", object: other({ namespace: "elsewhere" }) },
+        { type: "MODIFIED", object: lease("3") }
+      )
+      const change = yield* next
+      assert(change._tag === "Applied")
+      assert.strictEqual(change.lease.uid, "1ece")
+    }))
+
   it.live("ignores events that it does not know", () =>
     Effect.gen(function*() {
       const watch = yield* makeWatch
@@ -772,5 +794,44 @@ describe("changes", () => {
       yield* watch.server.closed(1)
       yield* Stream.runDrain(Stream.take(store.changes(key, 1n), 1))
       yield* watch.server.closed(2)
+    }))
+})
+
+// --- Watching together ---
+
+/** A namespace's watch that is answered as the test says, beside those of single Leases, which are granted. */
+const makeTogether = Effect.gen(function*() {
+  const state = { answer: answers(403, forbidden("watch")) as (response: ServerResponse) => void }
+  const asked: Array<string> = []
+  const streams: Array<ServerResponse> = []
+  const stream = (response: ServerResponse) => {
+    response.writeHead(200, { "content-type": "application/json" })
+    response.flushHeaders()
+    streams.push(response)
+  }
+  const server = yield* serve(({ url }, response) => {
+    const selector = new URL(url, "http://x").searchParams.get("fieldSelector")
+    asked.push(selector ?? "all")
+    return selector === null ? state.answer(response) : stream(response)
+  })
+  const store = yield* KubernetesLeaseStore.layerShared.pipe(
+    Layer.provide(KubernetesClient.layerServer({ server: server.url })),
+    Layer.build,
+    Effect.map(Context.get(LeaseStore))
+  )
+  return { state, asked, stream, store }
+})
+
+describe("watching together", () => {
+  it.live("is not given up for an answer that is not a refusal", () =>
+    Effect.gen(function*() {
+      const { asked, state, store, stream } = yield* makeTogether
+      for (const answer of Object.values(foreign)) {
+        state.answer = answer
+        yield* Effect.exit(Stream.runDrain(store.changes(key, undefined)))
+      }
+      state.answer = stream
+      yield* Stream.runDrain(Stream.take(store.changes(key, undefined), 1))
+      assert.deepStrictEqual(new Set(asked), new Set(["all"]))
     }))
 })

@@ -251,6 +251,11 @@ export const make = (environment: Environment, publish: Effect.Effect<void>): Ob
         return now + (timing.leaseDuration > refusedPause ? timing.leaseDuration : refusedPause)
       }
       default: {
+        // A load balancer cuts what is idle, and the metric counts it. That it cannot be opened again would be said then.
+        if (opened && now - began >= timing.retryPeriod) {
+          yield* Effect.logDebug(`The watch ended and is opened again: ${error.message}`)
+          return now
+        }
         yield* environment.onFailure(error)
         const asked = retryAfter(error)
         const wait = asked === undefined ? jittered : nanos(asked)

@@ -40,8 +40,9 @@ export const make = (
     let opened = false
     let newest: bigint | undefined
 
+    // Listeners run at once, and some leave and come back: only those that are there now are meant.
     const tell = (name: string, change: LeaseChange) => {
-      for (const queue of listeners.get(name) ?? []) {
+      for (const queue of Array.from(listeners.get(name) ?? [])) {
         Queue.offerUnsafe(queue, change)
       }
     }
@@ -51,7 +52,7 @@ export const make = (
         case "Opened": {
           if (!opened) {
             opened = true
-            for (const name of listeners.keys()) {
+            for (const name of Array.from(listeners.keys())) {
               tell(name, change)
             }
           }
@@ -96,13 +97,12 @@ export const make = (
         }
         running = false
         forget()
-        for (const [name, queues] of listeners) {
-          for (const queue of queues) {
-            if (Exit.isSuccess(exit)) {
-              Queue.endUnsafe(queue)
-            } else {
-              Queue.failCauseUnsafe(queue, Cause.map(exit.cause, (error) => ofLease(error, name)))
-            }
+        const present = [...listeners].flatMap(([name, queues]) => [...queues].map((queue) => ({ name, queue })))
+        for (const { name, queue } of present) {
+          if (Exit.isSuccess(exit)) {
+            Queue.endUnsafe(queue)
+          } else {
+            Queue.failCauseUnsafe(queue, Cause.map(exit.cause, (error) => ofLease(error, name)))
           }
         }
         return
