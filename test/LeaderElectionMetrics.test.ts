@@ -335,7 +335,8 @@ it.effect("watches that end or break are counted when they had been open", () =>
         verb: "watch",
         reason: "LeaseUnavailable"
       }),
-      4
+      // What was open and was cut is no failed attempt.
+      3
     )
     yield* Fiber.interrupt(fiber)
   }))

@@ -19,7 +19,7 @@ import { TestClock } from "effect/testing"
 import { spawn } from "node:child_process"
 import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises"
 import { createServer, type ServerResponse } from "node:http"
-import { type AddressInfo, createConnection, type Socket } from "node:net"
+import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { delimiter, join } from "node:path"
 import { inspect } from "node:util"
@@ -34,6 +34,7 @@ import {
   type KubernetesError
 } from "../../src/kubernetes/KubernetesError.ts"
 import { requests } from "../../src/LeaderElectionMetrics.ts"
+import { blackHole } from "../utils/blackHole.ts"
 import { makeAuthority } from "../utils/certificates.ts"
 import { type Handler, json, serve, serveSockets, type TestServer } from "../utils/TestServer.ts"
 
@@ -975,33 +976,6 @@ const makePlugin = Effect.gen(function*() {
         }))
       )
   }
-})
-
-/** A port at which connections are neither accepted nor refused: nobody accepts, and the system's queue is full. */
-const blackHole = Effect.gen(function*() {
-  const script = `
-    const server = require("node:net").createServer()
-    server.listen({ port: 0, host: "127.0.0.1", backlog: 1 }, () => {
-      require("node:fs").writeSync(1, String(server.address().port))
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
-    })`
-  const child = yield* Effect.acquireRelease(
-    Effect.sync(() => spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] })),
-    (child) => Effect.sync(() => child.kill("SIGKILL"))
-  )
-  const port = yield* Effect.callback<number>((resume) => {
-    child.stdout.once("data", (data) => resume(Effect.succeed(Number(data))))
-  })
-  // One more than the backlog, says Linux.
-  for (let i = 0; i < 2; i++) {
-    yield* Effect.acquireRelease(
-      Effect.callback<Socket>((resume) => {
-        const socket = createConnection(port, "127.0.0.1", () => resume(Effect.succeed(socket)))
-      }),
-      (socket) => Effect.sync(() => socket.destroy())
-    )
-  }
-  return port
 })
 
 describe("with a kubeconfig", () => {
