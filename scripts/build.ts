@@ -23,7 +23,7 @@ if (compiled.status !== 0) {
 // The compiler wraps an import of a name that it does not know into a call of a helper, out of which webpack's minifier
 // makes an import with two arguments. This file imports no file of ours, so that there is nothing to rewrite.
 await Esbuild.build({
-  entryPoints: ["src/kubernetes/ClientNode.ts"],
+  entryPoints: ["src/kubernetes/OptionalPackages.ts"],
   outdir: "dist/kubernetes",
   format: "esm",
   target: "es2022",

@@ -22,8 +22,6 @@ export const bundleOptions: BuildOptions = {
   minifySyntax: true,
   minifyWhitespace: true,
   legalComments: "none",
-  // Loaded only where a kubeconfig is used, from where it is installed.
-  external: ["@kubernetes/client-node"],
   banner: {
     js: [
       "#!/usr/bin/env node",

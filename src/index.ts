@@ -13,9 +13,6 @@ export * as Fence from "./Fence.ts"
 /** Fencing tokens over HTTP. */
 export * as FenceHttp from "./FenceHttp.ts"
 
-/** How the optional package for kubeconfigs is loaded. */
-export * as ClientNode from "./kubernetes/ClientNode.ts"
-
 /** Connection and credentials of the Kubernetes API. */
 export * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
 
@@ -66,6 +63,9 @@ export * as LeaseRecord from "./LeaseRecord.ts"
 
 /** The seam between the election and where Leases are kept. */
 export * as LeaseStore from "./LeaseStore.ts"
+
+/** How the packages are loaded that only some kubeconfigs need. */
+export * as OptionalPackages from "./kubernetes/OptionalPackages.ts"
 
 /** A label on the leader's Pod, for a Service that routes to the leader. */
 export * as PodLabel from "./kubernetes/PodLabel.ts"

@@ -18,10 +18,9 @@ import { makeAuthority } from "./utils/certificates.ts"
 
 /** What nobody needs who is in a cluster; each costs megabytes in every replica. */
 const heavy = [
-  /@kubernetes\/client-node/,
   /\/undici\//,
   /HttpServer|HttpRouter|HttpApi|FetchHttpClient|NodeHttpClient/,
-  /\/node_modules\/(ws|redis|yaml|js-yaml|jose|openid-client)\//
+  /\/node_modules\/(ws|redis|yaml|jose|openid-client|agent-base|https-proxy-agent|socks-proxy-agent|socks)\//
 ]
 
 const heavyAmong = (paths: ReadonlyArray<string>) => paths.filter((path) => heavy.some((part) => part.test(path)))
@@ -47,7 +46,7 @@ describe("the command", () => {
     assert.isTrue([...inputs].some((path) => path.endsWith("src/cli/run/run.ts")))
     assert.deepStrictEqual(heavyAmong([...inputs]), [])
     // An import of node:http loads undici.
-    for (const name of ["node:http", "http", "node:http2", "@kubernetes/client-node", "undici"]) {
+    for (const name of ["node:http", "http", "node:http2", "undici"]) {
       assert.isFalse(externals.has(name), name)
     }
   }, 60_000)

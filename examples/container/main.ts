@@ -9,7 +9,7 @@
  *   been over for long, and readiness that does not depend on leading.
  *
  * See Dockerfile for how to build and deploy it; outside a cluster, with a
- * kubeconfig and `@kubernetes/client-node` installed:
+ * kubeconfig:
  *
  *     LEADER_ELECTION_NAME=invoices node main.ts
  */

@@ -1,27 +1,27 @@
 /**
- * A program that uses the package, bundled: with and without the optional peer it builds, the peer stays outside unless
- * the program asks for it, and what comes out leads.
+ * A program that uses the package, bundled: it builds without the optional packages, which stay outside where they are
+ * installed unless the program asks for them, and what comes out leads.
  */
-import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { electionEnvironment, type Project } from "./project.ts"
 
 const node = "node_modules/node24/bin/node"
-const peer = "node_modules/@kubernetes"
+const optional = "https-proxy-agent@9.1.0"
 
 const app = (extra = "") => `
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import { ClientNode, LeaderElection, LeaderElectionLive } from "effect-kubernetes-leader-election"
+import { LeaderElection, LeaderElectionLive, OptionalPackages } from "effect-kubernetes-leader-election"
 
 const sendInvoices = Effect.logInfo("Sending invoices").pipe(Effect.repeat(Schedule.spaced("1 second")))
 const program = LeaderElection.whileLeadingForever(sendInvoices)
 NodeRuntime.runMain(program.pipe(Effect.provide(LeaderElectionLive)${extra}))
 `
 
-const wanted = `, Effect.provideService(ClientNode.ClientNode, () => import("@kubernetes/client-node"))`
+const wanted = `, Effect.provideService(OptionalPackages.OptionalPackages, () => import("https-proxy-agent"))`
 
 // What webpack has no options for on its command line.
 const webpackConfig = `
@@ -71,8 +71,8 @@ const bundlers: Readonly<Record<string, (out: string) => [string, ReadonlyArray<
   ]
 }
 
-// Of what the peer consists of, and nothing else has.
-const hasPeer = (file: string) => readFileSync(file, "utf8").includes("CoreV1Api")
+// What stands in the optional package, and in nothing else.
+const hasOptional = (file: string) => readFileSync(file, "utf8").includes("Replaying proxy buffer")
 
 const megabytes = (file: string) => `${(statSync(file).size / 1e6).toFixed(1)} MB`
 
@@ -111,36 +111,27 @@ const checkBundler = async (
   name: string,
   command: (out: string) => [string, ReadonlyArray<string>]
 ) => {
-  const aside = project.path("peer-aside")
-  renameSync(project.path(peer), aside)
-  try {
-    project.run(...command(`${name}-without.mjs`))
-    const { output, status } = project.try(node, [`${name}-without.mjs`], electionEnvironment(kubeconfig, name))
-    expect(
-      status !== 0 && output.includes("npm install @kubernetes/client-node"),
-      `without the peer, a kubeconfig should be refused with the remedy; ended with ${status}\n${output}`
-    )
-  } finally {
-    renameSync(aside, project.path(peer))
-  }
-  project.run(...command(`${name}-with.mjs`))
-  const bundle = project.path(`${name}-with.mjs`)
-  expect(!hasPeer(bundle), `the bundle contains the optional peer: ${megabytes(bundle)}`)
+  const file = `${name}.mjs`
+  project.run(...command(file))
+  const bundle = project.path(file)
   await leads(project, bundle, kubeconfig, name)
-  console.log(`${name}: builds with and without the optional peer, ${megabytes(bundle)}, and leads`)
+  console.log(`${name}: ${megabytes(bundle)}, and leads`)
 }
 
-/** The peer in the bundle, because the program asks for it: then it runs where nothing is installed. */
+/** With the package installed: outside of the bundle, or in it because the program asks for it. */
 const checkWanted = async (project: Project, kubeconfig: string) => {
+  project.run("npm", ["install", "--no-audit", "--no-fund", optional])
+  project.run(...esbuild("bundled.js", "unwanted.mjs"))
+  expect(!hasOptional(project.path("unwanted.mjs")), "the bundle contains the optional package")
   project.write("wanted.js", app(wanted))
   project.run(...esbuild("wanted.js", "wanted.mjs"))
   const elsewhere = mkdtempSync(join(tmpdir(), "check-package-bundle-"))
   try {
     const bundle = join(elsewhere, "wanted.mjs")
     writeFileSync(bundle, readFileSync(project.path("wanted.mjs")))
-    expect(!existsSync(join(elsewhere, "node_modules")) && hasPeer(bundle), "the bundle does not contain the peer")
+    expect(hasOptional(bundle), "the bundle does not contain the optional package")
     await leads(project, bundle, kubeconfig, "wanted")
-    console.log(`esbuild, the optional peer asked for: ${megabytes(bundle)}, and leads where nothing is installed`)
+    console.log(`esbuild, an optional package asked for: ${megabytes(bundle)}, and leads where nothing is installed`)
   } finally {
     rmSync(elsewhere, { recursive: true, force: true })
   }

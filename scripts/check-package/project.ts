@@ -149,7 +149,7 @@ export const withProject = async (tarball: string, use: (project: Project) => Pr
       "--no-audit",
       "--no-fund",
       tarball,
-      ...["effect", "@effect/platform-node", "@kubernetes/client-node", "@types/node"].map(pinned),
+      ...["effect", "@effect/platform-node", "@types/node"].map(pinned),
       ...tools
     ])
     await use(project)

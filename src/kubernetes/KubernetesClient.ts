@@ -45,7 +45,9 @@ import * as Connections from "./internal/connections.ts"
 import type { Credentials, CredentialSource } from "./internal/credentials.ts"
 import { sameTls, type Tls } from "./internal/dial.ts"
 import * as Kubeconfig from "./internal/kubeconfig.ts"
+import { isLoopback } from "./internal/loopback.ts"
 import * as Progress from "./internal/progress.ts"
+import * as Proxy from "./internal/proxy.ts"
 import { recordRequest } from "./internal/requestMetric.ts"
 import * as ServiceAccount from "./internal/serviceAccount.ts"
 import * as Transport from "./internal/transport.ts"
@@ -456,22 +458,41 @@ const makeInCluster = Effect.fnUntraced(function*(
   return yield* make({ ...target, origin: "pod" }, options)
 })
 
+// A user that is in no list of users has none.
+const homeDirectory = Effect.try({
+  try: () => homedir(),
+  catch: (cause) =>
+    new KubernetesConfigError({
+      message:
+        "KUBECONFIG is not set, nor is HOME, and this user has no home directory; set KUBECONFIG to a kubeconfig file",
+      cause
+    })
+})
+
 const makeKubeconfig = Effect.fnUntraced(function*(
   options?: TimeLimits & { readonly file?: string | undefined; readonly context?: string | undefined }
 ) {
-  const { context, file } = options ?? {}
+  const { context } = options ?? {}
+  const proxies: Record<string, string | undefined> = {}
+  for (const name of Proxy.variables) {
+    proxies[name] = yield* environment(name)
+  }
   const connect = (files: ReadonlyArray<string>, source: string, origin: "given" | "found") =>
-    Effect.flatMap(Kubeconfig.make({ files, source, context }), (target) => make({ ...target, origin }, options))
-  if (file !== undefined) {
-    return yield* connect([file], file, "given")
+    Effect.flatMap(
+      Kubeconfig.make({ files, source, context, proxies }),
+      (target) => make({ ...target, origin }, options)
+    )
+  if (options?.file !== undefined) {
+    return yield* connect([options.file], options.file, "given")
   }
   const variable = yield* environment("KUBECONFIG")
   const files = variable?.split(delimiter).filter((file) => file !== "") ?? []
   if (files.length > 0) {
     return yield* connect(files, `KUBECONFIG=${variable}`, "given")
   }
-  const home = join((yield* environment("HOME")) ?? homedir(), ".kube", "config")
-  return yield* connect([home], "KUBECONFIG is not set", context === undefined ? "found" : "given")
+  const home = (yield* environment("HOME")) ?? (yield* homeDirectory)
+  const file = join(home, ".kube", "config")
+  return yield* connect([file], "KUBECONFIG is not set", context === undefined ? "found" : "given")
 })
 
 /**
@@ -499,10 +520,15 @@ export const layerInCluster = (
  *
  * `file` is by default what `KUBECONFIG` says (several files are merged as by
  * kubectl), or `~/.kube/config`; `context` is by default the kubeconfig's own.
- * Needs the package `@kubernetes/client-node`, which is loaded here and nowhere
- * else: it knows client certificates, tokens, exec plugins and OIDC. Tokens of
- * exec plugins are renewed before they expire. Not supported: `proxy-url`, and
- * proxies that `HTTPS_PROXY` names.
+ * Connects and logs in as kubectl does with it: tokens and token files, client
+ * certificates, basic authentication, exec plugins, OIDC, impersonation,
+ * `proxy-url`, and the proxy that HTTPS_PROXY names unless NO_PROXY exempts the
+ * server. Tokens that expire are renewed before that.
+ *
+ * A proxy needs the package `https-proxy-agent` (or `socks-proxy-agent`), and an
+ * OIDC login whose id-token has expired `openid-client`; each is loaded only
+ * then. Refresh-tokens that an OIDC provider rotates are kept in memory, and not
+ * written to the file.
  *
  * Plain `http` is accepted, but credentials are sent over it to the loopback
  * address only.
@@ -570,7 +596,7 @@ export const layerServer = (
           new KubernetesConfigError({ message: `the server is no URL with https or http: ${options.server}` })
         )
       }
-      if (url.protocol === "http:" && options.token !== undefined && !Kubeconfig.isLoopback(url.hostname)) {
+      if (url.protocol === "http:" && options.token !== undefined && !isLoopback(url.hostname)) {
         return Effect.fail(
           new KubernetesConfigError({
             message: `the token is not sent to ${options.server}, which has no TLS; use https`

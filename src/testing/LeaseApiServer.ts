@@ -116,8 +116,7 @@ export class LeaseApiServer extends Context.Service<LeaseApiServer, {
   readonly requests: Effect.Effect<ReadonlyArray<Request>>
 
   /**
-   * Writes a kubeconfig that leads here, for this library's client, `@kubernetes/client-node` and kubectl. Gives its
-   * path.
+   * Writes a kubeconfig that leads here, for this library's client, other clients and kubectl. Gives its path.
    */
   readonly writeKubeconfig: (
     path: string,

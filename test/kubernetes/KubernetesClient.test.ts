@@ -24,7 +24,6 @@ import { tmpdir } from "node:os"
 import { delimiter, join } from "node:path"
 import { inspect } from "node:util"
 import * as Credentials from "../../src/kubernetes/internal/credentials.ts"
-import * as Kubeconfig from "../../src/kubernetes/internal/kubeconfig.ts"
 import { KubernetesClient } from "../../src/kubernetes/KubernetesClient.ts"
 import * as Client from "../../src/kubernetes/KubernetesClient.ts"
 import {
@@ -797,7 +796,7 @@ describe("in a cluster", () => {
       yield* client.request(get)
       assert.deepStrictEqual(tokens(server), ["Bearer one"])
       assert.deepStrictEqual(logs.lines, [
-        `Warn Credentials not renewed, the former ones are used on: ${path}/token is empty`
+        `Warn Could not refresh credentials; continuing with the previous ones: ${path}/token is empty`
       ])
     }).pipe(Effect.provide(logs.layer))
   })
@@ -813,10 +812,10 @@ describe("in a cluster", () => {
       )
       const reason = yield* failure(client.request(post), "KubernetesConnectionError")
       assert.isFalse(reason.outcomeUnknown)
-      assert.strictEqual(reason.code, "UNABLE_TO_VERIFY_LEAF_SIGNATURE")
+      assert.strictEqual(reason.code, "UNABLE_TO_GET_ISSUER_CERT_LOCALLY")
       assert.strictEqual(
         reason.message,
-        `the certificate of ${server.url} is not trusted (UNABLE_TO_VERIFY_LEAF_SIGNATURE); it must be signed by ` +
+        `the certificate of ${server.url} is not trusted (UNABLE_TO_GET_ISSUER_CERT_LOCALLY); it must be signed by ` +
           `the CA in ${path}/ca.crt`
       )
       assert.strictEqual(server.received.length, 0)
@@ -895,7 +894,7 @@ describe("in a cluster", () => {
       )
     }))
 
-  it.live("loads neither undici, nor @kubernetes/client-node, nor Effect's barrel", () =>
+  it.live("loads neither undici, nor what only kubeconfigs need, nor Effect's barrel", () =>
     Effect.gen(function*() {
       const modules = ["KubernetesClient", "KubernetesLeaseStore"].map((name) =>
         new URL(`../../src/kubernetes/${name}.ts`, import.meta.url).href
@@ -906,7 +905,7 @@ describe("in a cluster", () => {
         registerHooks({ resolve: (specifier, context, next) => (loaded.add(specifier), next(specifier, context)) })
         for (const module of ${JSON.stringify(modules)}) await import(module)
         const builtin = process.moduleLoadList.map((name) => name.split(" ")[1])
-        const heavy = /undici|client-node|^effect$|^@effect/
+        const heavy = /undici|^yaml$|proxy-agent|openid-client|^effect$|^@effect/
         console.log([...loaded, ...builtin].filter((name) => heavy.test(name)).join() + " of " + (loaded.size > 20))
       `
       assert.strictEqual(yield* run(process.execPath, ["--input-type=module", "-e", script]), " of true\n")
@@ -1162,7 +1161,7 @@ describe("with a kubeconfig", () => {
       const reason = yield* failure(client.request(post), "KubernetesCredentialsError")
       assert.strictEqual(
         reason.message,
-        "the kubeconfig's exec plugin no-such-plugin cannot be run: spawn no-such-plugin ENOENT\nInstall it."
+        "the kubeconfig's exec plugin no-such-plugin was not found:\nInstall it."
       )
     }))
 
@@ -1250,9 +1249,10 @@ describe("with a kubeconfig", () => {
     {
       name: "no YAML",
       text: "a: [",
-      message: /^\/.*\/config: \/.*\/config is not a valid kubeconfig: .* \(line 1, column \d+\)$/
+      message:
+        /^\/.*\/config: \/.*\/config is not a valid kubeconfig: it is not valid YAML \([A-Z_]+ in line 1, column \d+\)$/
     },
-    { name: "an empty file", text: "", message: /is not a valid kubeconfig: / },
+    { name: "an empty file", text: "", message: /has no current-context; set one/ },
     {
       name: "no current context",
       text: JSON.stringify({ kind: "Config" }),
@@ -1276,17 +1276,17 @@ describe("with a kubeconfig", () => {
     {
       name: "a server that is none",
       text: kubeconfigText({ server: "here" }),
-      message: /the server of cluster test is no URL: here$/
+      message: /the server of context test is not a URL with https or http: here$/
     },
     {
       name: "another scheme",
       text: kubeconfigText({ server: "ftp://here" }),
-      message: /the server of cluster test is neither https nor http: ftp:\/\/here$/
+      message: /the server of context test is not a URL with https or http: ftp:\/\/here$/
     },
     {
       name: "a proxy",
-      text: kubeconfigText({ server: "https://h", cluster: { "proxy-url": "http://p" } }),
-      message: /cluster test has the proxy-url http:\/\/p, which is not supported/
+      text: kubeconfigText({ server: "https://h", cluster: { "proxy-url": "ftp://p" } }),
+      message: /the proxy-url of context test is not a URL with http, https or socks5$/
     }
   ]
   it.live.each(wrong)("says what is wrong with $name", ({ message, text }) =>
@@ -1315,7 +1315,7 @@ describe("with a kubeconfig", () => {
       )
       assert.notInclude(Cause.pretty(cause), secret)
       assert.notInclude(inspect(cause, { depth: 20 }), secret)
-      assert.include(Cause.pretty(cause), "/config is not a valid kubeconfig: ")
+      assert.match(Cause.pretty(cause), /\/config(: the kubeconfig| is not a valid kubeconfig)/)
     }))
 
   const outputs: ReadonlyArray<{ readonly name: string; readonly script: string }> = [
@@ -1343,19 +1343,6 @@ describe("with a kubeconfig", () => {
       assert.include(Cause.pretty(cause), "the kubeconfig's exec plugin ")
     }).pipe(Effect.provide(logs.layer))
   })
-
-  it.live("says which package is missing", () =>
-    Effect.gen(function*() {
-      const file = yield* kubeconfig({ server: "https://h" })
-      const load = () =>
-        Promise.reject(Object.assign(new Error("Cannot find package"), { code: "ERR_MODULE_NOT_FOUND" }))
-      const message = yield* configFailure(Kubeconfig.make({ files: [file], source: file, context: undefined, load }))
-      assert.strictEqual(
-        message,
-        "a kubeconfig is read with the package @kubernetes/client-node, which is not installed: " +
-          "npm install @kubernetes/client-node@2"
-      )
-    }))
 })
 
 describe("layer", () => {

@@ -12,6 +12,8 @@ export interface Received {
   readonly method: string
   readonly url: string
   readonly headers: Http.IncomingHttpHeaders
+  /** Names and values in turn, as they were sent. */
+  readonly rawHeaders: ReadonlyArray<string>
   readonly body: string
   /** Counts the connections that this server has accepted, from 1. */
   readonly connection: number
@@ -89,6 +91,7 @@ export const serve = (
           method: request.method ?? "",
           url: request.url ?? "",
           headers: request.headers,
+          rawHeaders: request.rawHeaders,
           body: Buffer.concat(chunks).toString(),
           connection: numbers.get(request.socket) ?? 0,
           user: certificate?.subject?.CN as string | undefined

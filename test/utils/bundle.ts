@@ -20,7 +20,6 @@ export const bundlePrograms = async (entryPoints: ReadonlyArray<string>, outdir:
     platform: "node",
     format: "esm",
     // What they use of Effect in one file: its modules one by one take three times as long to load.
-    external: ["@kubernetes/client-node"],
     banner: {
       js: `import{createRequire as __createRequire}from"node:module";const require=__createRequire(import.meta.url);`
     },

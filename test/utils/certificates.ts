@@ -14,6 +14,8 @@ export interface Authority extends Certificate {
   readonly server: (hosts: ReadonlyArray<string>) => Certificate
   /** A client's certificate: `user` in its groups. */
   readonly client: (user: string, groups?: ReadonlyArray<string>) => Certificate
+  /** An authority that this one has signed. */
+  readonly authority: (name: string) => Authority
 }
 
 // --- DER ---
@@ -91,13 +93,17 @@ const basicConstraints = (ca: boolean) => extension("2.5.29.19", ca ? sequence(y
 const extendedKeyUsage = (usage: string) => extension("2.5.29.37", sequence(oid(usage)))
 
 /** A certificate authority. */
-export const makeAuthority = (name: string): Authority => {
+export const makeAuthority = (
+  name: string,
+  parent?: { readonly issuer: Buffer; readonly signer: KeyObject }
+): Authority => {
   const issuer = sequence(attribute("2.5.4.3", name))
-  const authority = issue({ issuer, subject: issuer, extensions: [basicConstraints(true)] })
+  const authority = issue({ ...(parent ?? { issuer }), subject: issuer, extensions: [basicConstraints(true)] })
   const signer = authority.privateKey
   return {
     cert: authority.cert,
     key: authority.key,
+    authority: (name) => makeAuthority(name, { issuer, signer }),
     server: (hosts) =>
       issue({
         issuer,

@@ -16,7 +16,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { KubernetesClient } from "../../kubernetes/KubernetesClient.ts"
-import { KubernetesConfigError, status } from "../../kubernetes/KubernetesError.ts"
+import { status } from "../../kubernetes/KubernetesError.ts"
 import { type CandidateEvent, decodeLine } from "../run/candidateEvent.ts"
 import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
@@ -25,6 +25,7 @@ import * as Printable from "../shared/printable.ts"
 import { gaps, measured, paint, render } from "../shared/timeline.ts"
 import * as Screen from "../shared/timelineScreen.ts"
 import { judge, type Term } from "./judge.ts"
+import { writeKubeconfig } from "./kubeconfig.ts"
 import * as Proxy from "./proxy.ts"
 import * as Replica from "./replica.ts"
 
@@ -62,37 +63,6 @@ const makeTarget = Effect.fnUntraced(function*(options: Target, directory: strin
   const { make } = yield* Effect.promise(() => import("../../testing/LeaseApiServer.ts"))
   const server = yield* Effect.mapError(make(), (error) => fail(error.message))
   return { file: yield* server.writeKubeconfig(join(directory, "kubeconfig")), context: undefined }
-})
-
-/** A kubeconfig as the given one, but through the proxy. */
-const writeKubeconfig = Effect.fnUntraced(function*(
-  target: { readonly file: string; readonly context: string | undefined },
-  port: number,
-  path: string
-) {
-  const { KubeConfig } = yield* Effect.promise(() => import("@kubernetes/client-node"))
-  yield* Effect.try({
-    try: () => {
-      const config = new KubeConfig()
-      config.loadFromFile(target.file)
-      if (target.context !== undefined) {
-        config.setCurrentContext(target.context)
-      }
-      const selected = config.getCurrentCluster()
-      config.clusters = config.clusters.map((cluster) => {
-        const { hostname, pathname, protocol } = new URL(cluster.server)
-        return cluster !== selected ? cluster : {
-          ...cluster,
-          server: `${protocol}//127.0.0.1:${port}${pathname === "/" ? "" : pathname}`,
-          // The certificate is still that of the server behind the proxy.
-          ...(hostname !== "127.0.0.1" && { tlsServerName: cluster.tlsServerName ?? hostname })
-        }
-      })
-      writeFileSync(path, config.exportConfig(), { mode: 0o600 })
-    },
-    catch: (cause) => new KubernetesConfigError({ message: `${target.file}: ${String(cause)}`, cause })
-  })
-  return path
 })
 
 interface Handover {

@@ -18,12 +18,14 @@ import { examples, parse } from "../../internal/duration.ts"
 import * as KubernetesClient from "../../kubernetes/KubernetesClient.ts"
 import type { KubernetesConfigError } from "../../kubernetes/KubernetesError.ts"
 import * as KubernetesLeaderElection from "../../kubernetes/KubernetesLeaderElection.ts"
+import { OptionalPackages } from "../../kubernetes/OptionalPackages.ts"
 import type * as LeaderElection from "../../LeaderElection.ts"
 import * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import { exitCodes } from "./exitCodes.ts"
 import { CommandFailure } from "./failure.ts"
 import type { Format } from "./log.ts"
+import { load } from "./optionalPackages.ts"
 
 const optional = <A>(flag: Flag.Flag<A>): Flag.Flag<A | undefined> =>
   Flag.map(Flag.optional(flag), Option.getOrUndefined)
@@ -191,9 +193,11 @@ export const LogFormat = GlobalFlag.Setting("log")<Format>({
 export const layerClient = (
   options: Connection
 ): Layer.Layer<KubernetesClient.KubernetesClient, KubernetesConfigError> =>
-  options.kubeconfig === undefined && options.context === undefined
+  (options.kubeconfig === undefined && options.context === undefined
     ? KubernetesClient.layer
-    : KubernetesClient.layerKubeconfig({ file: options.kubeconfig, context: options.context })
+    : KubernetesClient.layerKubeconfig({ file: options.kubeconfig, context: options.context })).pipe(
+      Layer.provide(Layer.succeed(OptionalPackages, load))
+    )
 
 /** The namespace that a command looks at: as {@link LeaderElectionConfig.make} has it. */
 export const resolveNamespace = (

@@ -14,7 +14,8 @@ import { sameTls, type Tls } from "./dial.ts"
 
 /** What one request needs beside the request itself. */
 export interface Credentials {
-  readonly headers: Readonly<Record<string, string>>
+  /** A list of values is sent as so many headers. */
+  readonly headers: Readonly<Record<string, string | Array<string>>>
   readonly tls: Tls
   /** How much longer they are accepted, where that is known. */
   readonly lifetime?: Duration.Duration | undefined
@@ -40,13 +41,21 @@ export const make: (options: {
   readonly load: (fresh: boolean) => Effect.Effect<Credentials, KubernetesCredentialsError>
   /** How old they may be when they are used. */
   readonly maxAge: Duration.Duration
+  /**
+   * After a load that failed, or gave the same ones again, none is begun before this time has passed: a load that starts a
+   * program is not to be repeated for every request. None by default.
+   */
+  readonly floor?: Duration.Duration | undefined
   /** A load that takes longer has failed: the next one may do better than one that hangs for ever. */
   readonly timeLimit: Duration.Duration
 }) => Effect.Effect<CredentialSource, never, Scope.Scope> = Effect.fnUntraced(function*(options) {
   const scope = yield* Effect.scope
   const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
   const maxAge = Duration.toNanosUnsafe(options.maxAge)
+  const floor = Duration.toNanosUnsafe(options.floor ?? Duration.zero)
   let current: Loaded | undefined
+  /** Monotonic; no fresh ones are asked for before. */
+  let notBefore = 0n
   let running:
     | { readonly fiber: Fiber.Fiber<Credentials, KubernetesCredentialsError>; readonly fresh: boolean }
     | undefined
@@ -55,11 +64,15 @@ export const make: (options: {
     Effect.gen(function*() {
       const credentials = yield* options.load(fresh)
       const now = yield* monotonic
+      const unchanged = current !== undefined && same(current.credentials, credentials)
+      if (unchanged && fresh) {
+        notBefore = now + floor
+      }
       current = {
         credentials,
         staleAt: now + maxAge,
         // The same ones, read again, have not become younger.
-        ...(current !== undefined && same(current.credentials, credentials)
+        ...(current !== undefined && unchanged
           ? { renewAt: current.renewAt, expiredAt: current.expiredAt }
           : life(now, credentials.lifetime))
       }
@@ -79,8 +92,9 @@ export const make: (options: {
           return yield* error
         }
         // The API server decides whether what we have is still good.
-        yield* Effect.logWarning(`Credentials not renewed, the former ones are used on: ${error.message}`)
+        yield* Effect.logWarning(`Could not refresh credentials; continuing with the previous ones: ${error.message}`)
         const now = yield* monotonic
+        notBefore = now + floor
         current = { ...current, staleAt: now + maxAge, renewAt: current.renewAt && now + maxAge }
         return current.credentials
       }))
@@ -109,20 +123,26 @@ export const make: (options: {
   return {
     get: Effect.gen(function*() {
       const now = yield* monotonic
-      if (current?.expiredAt !== undefined && now >= current.expiredAt) {
+      if (current?.expiredAt !== undefined && now >= current.expiredAt && now >= notBefore) {
         return yield* join(true)
       }
-      if (current?.renewAt !== undefined && now >= current.renewAt) {
+      if (current?.renewAt !== undefined && now >= current.renewAt && now >= notBefore) {
         if (running === undefined) {
           yield* start(true)
         }
         return current.credentials
       }
-      return current === undefined || now >= current.staleAt ? yield* join(false) : current.credentials
+      return current === undefined || (now >= current.staleAt && now >= notBefore)
+        ? yield* join(false)
+        : current.credentials
     }),
     renew: (refused) =>
-      Effect.suspend(() =>
-        current === undefined || same(current.credentials, refused) ? join(true) : Effect.succeed(current.credentials)
+      Effect.flatMap(
+        monotonic,
+        (now) =>
+          current === undefined || (same(current.credentials, refused) && now >= notBefore)
+            ? join(true)
+            : Effect.succeed(current.credentials)
       )
   }
 })

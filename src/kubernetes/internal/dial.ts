@@ -96,7 +96,13 @@ export const makeDialer = (target: Target, resolve: Resolve = resolveByNode): Di
       return tunnelled ??
         connect({ host: address, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 })
     }
-    secureContext ??= createSecureContext({ ca: tls.ca, cert: tls.cert, key: tls.key })
+    secureContext ??= createSecureContext({
+      ca: tls.ca,
+      cert: tls.cert,
+      key: tls.key,
+      // The CA that was given may be an intermediate one, as with client-go.
+      allowPartialTrustChain: tls.ca !== undefined
+    })
     const socket = connectTls({
       ...(tunnelled === undefined ? { host: address, port } : { host, socket: tunnelled }),
       secureContext,

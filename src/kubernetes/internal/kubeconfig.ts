@@ -1,147 +1,132 @@
 /**
- * Kubeconfig files, and all the ways of logging in that they know.
+ * The connection that a kubeconfig describes, and all the ways of logging in that it may name.
  *
- * `@kubernetes/client-node` costs half a second and 60 MB, so it is loaded here
- * and only when a kubeconfig is used.
+ * Files are read, merged and checked by `kubeconfigFile`; this module reads what they refer to, and gives credentials. It
+ * loads no client library: of packages it needs `yaml`, and for a proxy, or to refresh an OIDC login, one that is loaded
+ * only then.
  *
  * @internal
  */
-import type * as Client from "@kubernetes/client-node"
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import * as Schema from "effect/Schema"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
+import { accessSync, constants } from "node:fs"
 import { readFile } from "node:fs/promises"
-import type { RequestOptions } from "node:https"
-import { dirname, resolve } from "node:path"
-import { ClientNode } from "../ClientNode.ts"
+import * as NodeTls from "node:tls"
 import { KubernetesConfigError, KubernetesCredentialsError } from "../KubernetesError.ts"
+import { OptionalPackages } from "../OptionalPackages.ts"
 import * as Credentials from "./credentials.ts"
+import * as ExecPlugin from "./execPlugin.ts"
+import * as File from "./kubeconfigFile.ts"
+import { isLoopback } from "./loopback.ts"
+import * as Oidc from "./oidc.ts"
+import * as Proxy from "./proxy.ts"
 import { readText, type Target } from "./serviceAccount.ts"
-
-type ClientLibrary = typeof Client
 
 /** How long credentials are used before files are read and expiries looked at again. */
 const maxAge = Duration.seconds(60)
 
-// What KubeConfig drops when it reads a file.
-const RawConfig = Schema.Struct({
-  users: Schema.optional(Schema.NullOr(Schema.Array(Schema.Struct({
-    name: Schema.String,
-    user: Schema.optional(Schema.NullOr(Schema.Struct({
-      tokenFile: Schema.optional(Schema.NullOr(Schema.String)),
-      exec: Schema.optional(Schema.NullOr(Schema.Struct({
-        command: Schema.optional(Schema.NullOr(Schema.String)),
-        installHint: Schema.optional(Schema.NullOr(Schema.String))
-      })))
-    })))
-  }))))
-})
+/** A plugin that gives the same credentials again, or that were refused, is not started before this time has passed. */
+const pluginFloor = Duration.seconds(10)
 
-interface Selected {
-  /** Has the selected cluster and user only. */
-  readonly config: Client.KubeConfig
-  readonly context: string
-  readonly cluster: Client.Cluster
-  readonly user: Client.User
-  readonly namespace: string
-  readonly tokenFile: string | undefined
-  readonly plugin: { readonly command: string; readonly installHint: string | undefined } | undefined
-}
+/** Beyond the limit of an exec plugin, which says more about it. */
+const timeLimit = Duration.minutes(6)
 
-export const make: (options: {
+export interface Source {
   /** As in KUBECONFIG: of several files, the first that says something wins. */
   readonly files: ReadonlyArray<string>
   /** Where the files are from, for messages: `KUBECONFIG`. */
   readonly source: string
   readonly context: string | undefined
-  /** @default as the reference of the same name says */
-  readonly load?: (() => Promise<ClientLibrary>) | undefined
-}) => Effect.Effect<Target, KubernetesConfigError, Scope.Scope> = Effect.fnUntraced(function*(options) {
-  // Before the package is loaded: who has no kubeconfig does not need it either.
-  const texts = yield* readFiles(options)
-  const load = yield* ClientNode
-  const client = yield* Effect.tryPromise({
-    try: options.load ?? (() => load() as Promise<ClientLibrary>),
-    catch: (cause) =>
-      new KubernetesConfigError({
-        message: "a kubeconfig is read with the package @kubernetes/client-node, which " +
-          (Predicate.hasProperty(cause, "code") && cause.code === "ERR_MODULE_NOT_FOUND"
-            ? "is not installed: npm install @kubernetes/client-node@2"
-            : `could not be loaded: ${errorText(cause)}`),
-        cause
-      })
-  })
-  let selected = yield* select(client, options, texts)
-  const { cluster, namespace } = selected
-  const url = yield* Effect.try({
-    try: () => new URL(cluster.server),
-    catch: (cause) =>
-      new KubernetesConfigError({
-        message: `${options.source}: the server of cluster ${cluster.name} is no URL: ${cluster.server}`,
-        cause
-      })
-  })
-  if (url.protocol !== "https:" && url.protocol !== "http:") {
-    return yield* new KubernetesConfigError({
-      message: `${options.source}: the server of cluster ${cluster.name} is neither https nor http: ${cluster.server}`
-    })
-  }
-  if (cluster.proxyUrl) {
-    return yield* new KubernetesConfigError({
-      message: `${options.source}: cluster ${cluster.name} has the proxy-url ${cluster.proxyUrl}, which is not ` +
-        "supported; use a server that can be reached directly"
-    })
-  }
-  if (cluster.skipTLSVerify && url.protocol === "https:") {
-    yield* Effect.logWarning(
-      `The certificate of ${cluster.server} is not verified, because the kubeconfig says insecure-skip-tls-verify`
-    )
-  }
-  const credentials = yield* Credentials.make({
-    load: Effect.fnUntraced(function*(fresh) {
-      // Reads the files again too: whoever has logged in since has left new credentials there. Plugins keep what they
-      // fetched in the object that was read, so that only a new one asks them again.
-      if (fresh) {
-        // The same context as before, whatever is the current one by now: its credentials must not go to another server.
-        const again = yield* readFiles(options).pipe(
-          Effect.flatMap((texts) => select(client, { ...options, context: selected.context }, texts)),
-          Effect.mapError((error) => new KubernetesCredentialsError({ message: error.message, cause: error }))
-        )
-        if (again.cluster.server !== cluster.server) {
-          return yield* new KubernetesCredentialsError({
-            message: `the kubeconfig's server has changed from ${cluster.server} to ${again.cluster.server}; start anew`
-          })
-        }
-        selected = again
-      }
-      return yield* logIn(selected, url)
-    }),
-    maxAge,
-    timeLimit: Duration.seconds(60)
-  })
-  return { server: cluster.server, namespace, credentials }
-})
-
-// --- Reading ---
-
-interface Source {
-  readonly files: ReadonlyArray<string>
-  readonly source: string
-  readonly context: string | undefined
+  /** The variables that name proxies. */
+  readonly proxies?: Proxy.Environment | undefined
 }
+
+export const make: (options: Source) => Effect.Effect<Target, KubernetesConfigError, Scope.Scope> = Effect.fnUntraced(
+  function*(options) {
+    const load = yield* OptionalPackages
+    let selected = yield* read(options)
+    const connection = yield* resolve(options, selected)
+    const { server, url } = connection
+    if (selected.cluster.insecure && url.protocol === "https:") {
+      yield* Effect.logWarning(
+        `The certificate of ${server} is not verified, because the kubeconfig says insecure-skip-tls-verify`
+      )
+    }
+    const tunnel = connection.proxy === undefined ? undefined : yield* Proxy.tunnel(connection.proxy, load)
+    const session: Session = { oidc: Oidc.makeSession(load), plugin: undefined }
+    const credentials = yield* Credentials.make({
+      load: Effect.fnUntraced(function*(fresh) {
+        // Reads the files again too: whoever has logged in since has left new credentials there.
+        if (fresh) {
+          // The same context as before, whatever is the current one by now: its credentials must not go to another server.
+          const again = yield* read({ ...options, context: selected.context }).pipe(
+            Effect.mapError((error) => new KubernetesCredentialsError({ message: error.message, cause: error }))
+          )
+          if (again.cluster.server !== selected.cluster.server) {
+            return yield* new KubernetesCredentialsError({
+              message:
+                `the kubeconfig's server has changed from ${selected.cluster.server} to ${again.cluster.server}; start anew`
+            })
+          }
+          selected = again
+        }
+        return yield* logIn(selected, connection, session, fresh)
+      }),
+      maxAge,
+      floor: usesPlugin(selected.user) ? pluginFloor : Duration.zero,
+      timeLimit
+    })
+    return { server, namespace: selected.namespace, credentials, tunnel }
+  }
+)
 
 const fail = (options: Source, message: string, cause?: unknown) =>
   new KubernetesConfigError({ message: `${options.source}: ${message}`, cause })
+
+// --- Reading ---
+
+/** What the files say about the context. */
+export const read = Effect.fnUntraced(function*(
+  options: Source
+): Effect.fn.Return<File.Selected, KubernetesConfigError> {
+  const texts = yield* readFiles(options)
+  // Only now: a program that has no kubeconfig needs no parser either.
+  // `default` is all that a bundle which is split into files has of a CommonJS module.
+  const { parseAllDocuments } = yield* Effect.promise(async () => (await import("yaml")).default)
+  const configs: Array<File.Kubeconfig> = []
+  for (const { file, text } of texts) {
+    const parsed = File.parse(parseAllDocuments, file, text)
+    if (Result.isFailure(parsed)) {
+      return yield* fail(options, `${file} is not a valid kubeconfig: ${parsed.failure}`)
+    }
+    if (parsed.success !== undefined) {
+      configs.push(parsed.success)
+    }
+  }
+  const selected = File.select(File.merge(configs), options.context, isReadable)
+  if (Result.isFailure(selected)) {
+    return yield* fail(options, selected.failure)
+  }
+  const { authProvider } = selected.success.user
+  const problem = authProvider === undefined
+    ? undefined
+    : authProvider.name === "oidc"
+    ? Oidc.problem(authProvider.config)
+    : `uses the auth-provider ${authProvider.name}, which kubectl does not know any more either: let its exec plugin log ` +
+      "in (gke-gcloud-auth-plugin for gcp, kubelogin for azure)"
+  return problem === undefined
+    ? selected.success
+    : yield* fail(options, `the user of context ${selected.success.context} ${problem}`)
+})
 
 const readFiles = Effect.fnUntraced(function*(
   options: Source
 ): Effect.fn.Return<ReadonlyArray<{ readonly file: string; readonly text: string }>, KubernetesConfigError> {
   const texts: Array<{ readonly file: string; readonly text: string }> = []
-  for (const file of options.files) {
+  for (const file of new Set(options.files)) {
     const text = yield* Effect.tryPromise({
       try: (signal) => readFile(file, { encoding: "utf8", signal }),
       catch: (cause) => cause
@@ -165,201 +150,209 @@ const readFiles = Effect.fnUntraced(function*(
     : fail(options, `${options.files.join(", ")} does not exist; set KUBECONFIG to a kubeconfig file that does`)
 })
 
-const select = (
-  client: ClientLibrary,
+const isReadable = (file: string): boolean => {
+  try {
+    accessSync(file, constants.R_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+// --- The server ---
+
+export interface Connection {
+  /** Without a slash at its end. */
+  readonly server: string
+  readonly url: URL
+  readonly proxy: URL | undefined
+}
+
+/** Where the requests go, and by which proxy. */
+export const resolve = (
   options: Source,
-  texts: ReadonlyArray<{ readonly file: string; readonly text: string }>
-): Effect.Effect<Selected, KubernetesConfigError> =>
-  Effect.gen(function*() {
-    const config = new client.KubeConfig()
-    const details = new Map<string, Pick<Selected, "tokenFile" | "plugin">>()
-    for (const { file, text } of texts) {
-      yield* Effect.try({
-        try: () => {
-          const next = new client.KubeConfig()
-          next.loadFromString(text)
-          next.makePathsAbsolute(dirname(file))
-          merge(config, next)
-          for (const { name, user } of Schema.decodeUnknownSync(RawConfig)(client.loadYaml(text)).users ?? []) {
-            if (!details.has(name)) {
-              details.set(name, {
-                tokenFile: user?.tokenFile ? resolve(dirname(file), user.tokenFile) : undefined,
-                plugin: user?.exec
-                  ? { command: user.exec.command ?? "", installHint: user.exec.installHint ?? undefined }
-                  : undefined
-              })
-            }
-          }
-        },
-        catch: (cause) => fail(options, `${file} is not a valid kubeconfig: ${yamlProblem(cause)}`)
-      })
-    }
-    const name = options.context ?? config.getCurrentContext()
-    if (!name) {
-      return yield* fail(options, "the kubeconfig has no current-context; set one (kubectl config use-context NAME)")
-    }
-    const context = config.getContextObject(name)
-    if (context === null) {
-      const names = config.getContexts().map((context) => context.name).join(", ")
-      return yield* fail(options, `the kubeconfig has no context ${name}, only: ${names}`)
-    }
-    const cluster = config.getCluster(context.cluster)
-    if (cluster === null) {
-      return yield* fail(
-        options,
-        `context ${name} of the kubeconfig names the cluster ${context.cluster}, which it lacks`
-      )
-    }
-    const user = context.user ? config.getUser(context.user) : { name: "" }
-    if (user === null) {
-      return yield* fail(options, `context ${name} of the kubeconfig names the user ${context.user}, which it lacks`)
-    }
-    const selected = new client.KubeConfig()
-    selected.loadFromClusterAndUser(
-      // It refuses plain http even on the loopback address, when it builds an agent that is not used here.
-      cluster.server.startsWith("http:") ? { ...cluster, skipTLSVerify: true } : cluster,
-      user
+  { cluster, context }: File.Selected
+): Effect.Effect<Connection, KubernetesConfigError> => {
+  const url = File.serverUrl(cluster.server)
+  if (url === undefined) {
+    return fail(
+      options,
+      `the server of context ${context} is not a URL with https or http: ${withoutPassword(cluster.server)}`
     )
-    return {
-      config: selected,
-      context: name,
-      cluster,
-      user,
-      // As kubectl has it.
-      namespace: context.namespace || "default",
-      tokenFile: details.get(context.user)?.tokenFile,
-      plugin: details.get(context.user)?.plugin
-    }
+  }
+  const connection = { server: url.href.replace(/\/+$/, ""), url }
+  if (cluster.proxyUrl !== "") {
+    const proxy = Proxy.parseProxyUrl(cluster.proxyUrl)
+    return proxy === undefined
+      ? fail(options, `the proxy-url of context ${context} is not a URL with http, https or socks5`)
+      : Effect.succeed({ ...connection, proxy })
+  }
+  return Result.match(Proxy.fromEnvironment(url, options.proxies ?? {}), {
+    onFailure: (problem) => fail(options, problem),
+    onSuccess: (proxy) => Effect.succeed({ ...connection, proxy })
   })
-
-// Of a parser's error the reason and the position, and nothing else: its message and its `mark` hold the lines around the
-// mistake, credentials included.
-const yamlProblem = (cause: unknown): string => {
-  if (!Predicate.hasProperty(cause, "reason") || !Predicate.isString(cause.reason)) {
-    return "it is not a mapping with the clusters, users and contexts of a kubeconfig"
-  }
-  const reason = cause.reason.replace(/["<*!].*/, "…")
-  const mark = Predicate.hasProperty(cause, "mark") ? cause.mark : undefined
-  return Predicate.hasProperty(mark, "line") && Predicate.hasProperty(mark, "column")
-    ? `${reason} (line ${Number(mark.line) + 1}, column ${Number(mark.column) + 1})`
-    : reason
 }
 
-// KubeConfig's own merge fails where two files say the same, and lets the last one win.
-const merge = (into: Client.KubeConfig, from: Client.KubeConfig): void => {
-  if (!into.getCurrentContext() && from.getCurrentContext()) {
-    into.setCurrentContext(from.getCurrentContext())
-  }
-  for (const cluster of from.getClusters()) {
-    if (into.getCluster(cluster.name) === null) {
-      into.addCluster(cluster)
-    }
-  }
-  for (const user of from.getUsers()) {
-    if (into.getUser(user.name) === null) {
-      into.addUser(user)
-    }
-  }
-  for (const context of from.getContexts()) {
-    if (into.getContextObject(context.name) === null) {
-      into.addContext(context)
-    }
-  }
-}
+const withoutPassword = (server: string): string => server.replace(/\/\/[^/@]*@/, "//")
 
 // --- Logging in ---
 
-const logIn = (selected: Selected, url: URL): Effect.Effect<Credentials.Credentials, KubernetesCredentialsError> =>
-  Effect.gen(function*() {
-    const { cluster, config, plugin, tokenFile, user } = selected
-    const options: RequestOptions = {}
-    yield* Effect.tryPromise({
-      try: () => config.applyToHTTPSOptions(options),
-      catch: (cause) =>
-        new KubernetesCredentialsError({
-          message: plugin === undefined
-            ? `the kubeconfig's credentials cannot be used: ${errorText(cause)}`
-            : `the kubeconfig's exec plugin ${plugin.command} ${pluginProblem(cause)}` +
-              (plugin.installHint === undefined ? "" : `\n${plugin.installHint}`)
-        })
+/** As in client-go, credentials of any other kind go before it. */
+const usesPlugin = (
+  { clientCertificate, clientCertificateData, exec, password, token, tokenFile, username }: File.User
+) =>
+  exec !== undefined && token === "" && tokenFile === "" && username === "" && password === "" &&
+  clientCertificate === "" && clientCertificateData === ""
+
+const logIn = Effect.fnUntraced(function*(
+  selected: File.Selected,
+  { server, url }: Connection,
+  session: Session,
+  fresh: boolean
+): Effect.fn.Return<Credentials.Credentials, KubernetesCredentialsError> {
+  const { cluster, user } = selected
+  const ca = cluster.certificateAuthorityData || (yield* readPem(cluster.certificateAuthority)) || undefined
+  const tls = {
+    servername: cluster.tlsServerName || undefined,
+    insecure: cluster.insecure,
+    ...(ca !== undefined
+      ? { ca, trust: "the kubeconfig's certificate-authority" }
+      : { ca: url.protocol === "https:" && !cluster.insecure ? systemCas() : undefined, trust: systemTrust })
+  }
+  let login: Login
+  if (user.exec !== undefined && usesPlugin(user)) {
+    if (fresh || session.plugin === undefined) {
+      session.plugin = yield* ExecPlugin.run(user.exec, {
+        server,
+        tlsServerName: cluster.tlsServerName,
+        insecure: cluster.insecure,
+        ca: ca ?? "",
+        proxyUrl: cluster.proxyUrl,
+        disableCompression: cluster.disableCompression,
+        config: cluster.execConfig
+      })
+    }
+    login = fromPlugin(session.plugin)
+  } else {
+    login = yield* fromFile(selected, session.oidc, fresh)
+  }
+  if (
+    url.protocol === "http:" && !isLoopback(url.hostname) &&
+    (login.authorization !== undefined || login.cert !== undefined)
+  ) {
+    return yield* new KubernetesCredentialsError({
+      message: `the kubeconfig's credentials are not sent to ${url.origin}, which has no TLS; use https`
     })
-    const headers: Record<string, string> = {}
-    for (const [name, value] of Object.entries(options.headers ?? {})) {
-      if (value !== undefined) {
-        headers[name.toLowerCase()] = String(value)
-      }
-    }
-    if (user.username) {
-      headers["authorization"] = `Basic ${Buffer.from(`${user.username}:${user.password ?? ""}`).toString("base64")}`
-    }
-    if (tokenFile !== undefined) {
-      headers["authorization"] = `Bearer ${yield* readText(tokenFile)}`
-    }
-    const cert = pem(options.cert)
-    if (plugin !== undefined && headers["authorization"] === undefined && cert === undefined) {
-      return yield* new KubernetesCredentialsError({
-        message: `the kubeconfig's exec plugin ${plugin.command} printed neither a token nor a certificate`
-      })
-    }
-    if (
-      url.protocol === "http:" && !isLoopback(url.hostname) &&
-      (headers["authorization"] !== undefined || cert !== undefined)
-    ) {
-      return yield* new KubernetesCredentialsError({
-        message: `the kubeconfig's credentials are not sent to ${url.origin}, which has no TLS; use https`
-      })
-    }
-    return {
-      headers,
-      tls: {
-        ca: pem(options.ca),
-        cert,
-        key: pem(options.key),
-        servername: cluster.tlsServerName,
-        insecure: cluster.skipTLSVerify,
-        ...(options.ca !== undefined && { trust: "the kubeconfig's certificate-authority" })
-      },
-      lifetime: yield* pluginLifetime(config, user.name)
-    }
-  })
-
-// The text of any other error quotes what the plugin printed, which may be a token.
-const pluginProblem = (cause: unknown): string =>
-  Predicate.hasProperty(cause, "syscall")
-    ? `cannot be run: ${errorText(cause)}`
-    : "failed, or did not print credentials"
-
-/** Whether what is sent there stays on this machine. */
-export const isLoopback = (hostname: string): boolean =>
-  hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname)
-
-const pem = (value: RequestOptions["ca"] | RequestOptions["key"]): string | undefined =>
-  Predicate.isString(value) ? value : Buffer.isBuffer(value) ? value.toString("utf8") : undefined
-
-// The client keeps a plugin's answer for itself, with the time at which it expires, and asks again only afterwards.
-// Where it is not found there any more, an expired token costs one 401 instead.
-const PluginCache = Schema.Struct({
-  authenticators: Schema.Array(Schema.Struct({
-    tokenCache: Schema.optional(Schema.Record(
-      Schema.String,
-      Schema.NullOr(Schema.Struct({
-        status: Schema.Struct({ expirationTimestamp: Schema.optional(Schema.NullOr(Schema.String)) })
-      }))
-    ))
-  }))
+  }
+  return {
+    headers: {
+      ...(login.authorization !== undefined && { authorization: login.authorization }),
+      ...impersonation(user)
+    },
+    tls: { ...tls, cert: login.cert, key: login.key },
+    lifetime: login.lifetime
+  }
 })
 
-const pluginLifetime = (config: Client.KubeConfig, user: string): Effect.Effect<Duration.Duration | undefined> =>
-  Effect.map(Clock.currentTimeMillis, (now) => {
-    const cache = Option.getOrUndefined(Schema.decodeUnknownOption(PluginCache)(config))
-    for (const { tokenCache } of cache?.authenticators ?? []) {
-      const expiry = Date.parse(tokenCache?.[user]?.status.expirationTimestamp ?? "")
-      if (!Number.isNaN(expiry)) {
-        return Duration.millis(Math.max(0, expiry - now))
-      }
+/** What is kept from one login to the next. */
+interface Session {
+  readonly oidc: Oidc.Session
+  /** What the exec plugin gave: good until it expires, or is refused. */
+  plugin: ExecPlugin.PluginCredentials | undefined
+}
+
+interface Login {
+  readonly authorization?: string | undefined
+  readonly cert?: string | undefined
+  readonly key?: string | undefined
+  readonly lifetime?: Duration.Duration | undefined
+}
+
+const fromPlugin = ({ cert, key, lifetime, token }: ExecPlugin.PluginCredentials): Login => ({
+  authorization: token === undefined ? undefined : `Bearer ${token}`,
+  cert,
+  key,
+  lifetime
+})
+
+const fromFile = Effect.fnUntraced(function*(
+  { context, user }: File.Selected,
+  session: Oidc.Session,
+  fresh: boolean
+): Effect.fn.Return<Login, KubernetesCredentialsError> {
+  const cert = user.clientCertificateData || (yield* readPem(user.clientCertificate)) || undefined
+  const certificate = cert === undefined ? {} : { cert, key: user.clientKeyData || (yield* readPem(user.clientKey)) }
+  if (user.username !== "" || user.password !== "") {
+    const basic = Buffer.from(`${user.username}:${user.password}`).toString("base64")
+    return { ...certificate, authorization: `Basic ${basic}` }
+  }
+  if (user.tokenFile !== "") {
+    const token = readText(user.tokenFile)
+    // The token beside it is what kubectl falls back to.
+    return {
+      ...certificate,
+      authorization: `Bearer ${yield* user.token === "" ? token : Effect.orElseSucceed(token, () => user.token)}`
     }
-    return undefined
-  })
+  }
+  if (user.token !== "") {
+    return { ...certificate, authorization: `Bearer ${user.token}` }
+  }
+  if (user.authProvider !== undefined) {
+    const { lifetime, token } = yield* Oidc.token(context, user.authProvider.config, session, fresh)
+    return { ...certificate, authorization: `Bearer ${token}`, lifetime }
+  }
+  return certificate
+})
+
+const readPem = (file: string): Effect.Effect<string, KubernetesCredentialsError> =>
+  file === ""
+    ? Effect.succeed("")
+    : Effect.tryPromise({
+      try: (signal) => readFile(file, { encoding: "utf8", signal }),
+      catch: (cause) =>
+        new KubernetesCredentialsError({ message: `${file} cannot be read (${errorText(cause)})`, cause })
+    })
+
+/** The headers that ask for another identity; values as the bytes of UTF-8, which is what Go sends. */
+export const impersonation = (user: File.User): Record<string, string | Array<string>> => {
+  if (user.impersonate === "") {
+    return {}
+  }
+  return {
+    "impersonate-user": bytesOf(user.impersonate),
+    ...(user.impersonateUid !== "" && { "impersonate-uid": bytesOf(user.impersonateUid) }),
+    ...(user.impersonateGroups.length > 0 && { "impersonate-group": user.impersonateGroups.map(bytesOf) }),
+    ...Object.fromEntries(
+      Object.entries(user.impersonateExtra).filter(([, values]) => values.length > 0).map(([key, values]) => [
+        `impersonate-extra-${escapeKey(key)}`,
+        values.map(bytesOf)
+      ])
+    )
+  }
+}
+
+const bytesOf = (text: string): string => Buffer.from(text, "utf8").toString("latin1")
+
+/** Each byte that cannot stand in a header's name as `%XX`. */
+const escapeKey = (key: string): string =>
+  bytesOf(key).replaceAll(
+    /[^!#$&'*+\-.0-9A-Z^_`a-z|~]/g,
+    (byte) => `%${byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`
+  )
+
+const systemTrust = "a CA that Node or this system trusts. For a company's own, name it in the kubeconfig " +
+  "(certificate-authority), or start Node with NODE_EXTRA_CA_CERTS or --use-system-ca"
+
+let cas: string | undefined
+
+/**
+ * Node trusts the CAs that it brings along; kubectl those of the system, where a company puts its own. Here both count.
+ * `undefined` where this runtime cannot say which those are.
+ */
+const systemCas = (): string | undefined =>
+  cas ??= NodeTls.getCACertificates === undefined
+    ? undefined
+    : [...new Set([...NodeTls.getCACertificates("default"), ...NodeTls.getCACertificates("system")])].join("\n")
 
 const errorText = (cause: unknown): string =>
   cause instanceof Error && cause.message !== "" ? cause.message.trim() : String(cause)

@@ -43,7 +43,7 @@ export const exchange: (
   options: {
     readonly url: URL
     readonly method: string
-    readonly headers: Readonly<Record<string, string>>
+    readonly headers: Readonly<Record<string, string | Array<string>>>
     readonly body: string | undefined
     /** Not on a connection that has been idle. */
     readonly fresh: boolean

@@ -9,7 +9,6 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url))
-// From here @kubernetes/client-node is found, which is not bundled.
 const directory = join(repository, "node_modules", ".cache", "test-cluster")
 
 /** Bundles `test/cluster/support/<name>.ts` and gives the path of the file to start. */
@@ -22,7 +21,6 @@ export const bundle = async (name: "candidate" | "manyCandidates"): Promise<stri
     format: "esm",
     target: "node22",
     keepNames: true,
-    external: ["@kubernetes/client-node"],
     banner: {
       js: `import{createRequire as __createRequire}from"node:module";const require=__createRequire(import.meta.url);`
     }
