@@ -14,6 +14,9 @@ export * as LeaseApiServer from "./LeaseApiServer.ts"
 /** Faults in front of any `LeaseStore`, controlled while the election runs. */
 export * as LeaseFaults from "./LeaseFaults.ts"
 
+/** What the election relies on, asserted of any `LeaseStore`: named effects without a test framework. */
+export * as LeaseStoreSuite from "./LeaseStoreSuite.ts"
+
 /** A Kubernetes cluster in memory, and what others do to it. */
 export * as MemoryCluster from "./MemoryCluster.ts"
 

@@ -1,13 +1,15 @@
 /**
- * What the election relies on, asserted of any store: the one in memory, and the API server's over HTTP, be it the
- * local one or a real kube-apiserver. The local server is as good as this suite is.
+ * What the election relies on, asserted of our stores: the one in memory, and the API server's over HTTP, be it the
+ * local one or a real kube-apiserver. The local server is as good as this suite is. The cases that hold for any store
+ * are those of the `./testing` entry; here is what only the Kubernetes API does.
  */
 import { assert, describe, layer, type Vitest } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Fiber, type Layer, Queue, type Scope, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, type Layer, Queue, type Scope, Stream } from "effect"
 import type { LeaseErrorReason } from "../../src/LeaseError.ts"
 import { LeaseError } from "../../src/LeaseError.ts"
 import { type LeaseRecord, type LeaseWrite, maxLeaseTransitions, type OwnerReference } from "../../src/LeaseRecord.ts"
 import type { LeaseChange, LeaseStore } from "../../src/LeaseStore.ts"
+import { LeaseStoreSuite } from "../../src/testing/index.ts"
 
 /** What others do to the Leases and Pods of the suite's namespace. */
 export interface Admin {
@@ -118,6 +120,22 @@ const podOwner = (pod: { readonly name: string; readonly uid: string }): OwnerRe
 
 /** The tests, to be called with an `it` that has an environment and the live clock. */
 export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
+  describe("what every store does", () => {
+    for (const { effect, name } of LeaseStoreSuite.cases) {
+      it.effect(
+        name,
+        () =>
+          Effect.flatMap(Environment, ({ admin, connect, namespace }) =>
+            effect({
+              connect,
+              namespace,
+              remove: ({ name }) => admin.deleteLease(name)
+            })),
+        20_000
+      )
+    }
+  })
+
   const test = <A, E>(title: string, effect: Effect.Effect<A, E, Environment | Scope.Scope>) =>
     it.effect(title, () => effect, 20_000)
 
@@ -134,35 +152,6 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
         assert.isAbove(Number(lease.resourceVersion), 0)
         assert.match(lease.uid, /^[0-9a-f-]{36}$/)
         assert.deepStrictEqual((yield* store.get(key)).lease, lease)
-      })
-    )
-
-    test(
-      "conflicts with a Lease that exists, and leaves it alone",
-      Effect.gen(function*() {
-        const { connect, key, store } = yield* setup
-        const { lease } = yield* store.create(key, full)
-        yield* failsWith("LeaseConflict", (yield* connect).create(key, { holderIdentity: "other" }))
-        assert.deepStrictEqual((yield* store.get(key)).lease, lease)
-      })
-    )
-
-    test(
-      "succeeds for one of four that try at once",
-      Effect.gen(function*() {
-        const { connect, key, store } = yield* setup
-        const stores = yield* Effect.all([connect, connect, connect, connect])
-        const outcomes = yield* Effect.forEach(
-          stores,
-          (store, index) =>
-            store.create(key, { holderIdentity: `candidate-${index}` }).pipe(
-              Effect.map(({ lease }) => lease.holderIdentity),
-              Effect.catch((error) => Effect.succeed(error.reason._tag))
-            ),
-          { concurrency: "unbounded" }
-        )
-        assert.lengthOf(outcomes.filter((outcome) => outcome === "LeaseConflict"), 3)
-        assert.include(outcomes, (yield* store.get(key)).lease.holderIdentity)
       })
     )
 
@@ -305,60 +294,12 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
     )
 
     test(
-      "succeeds for one of four that try at one version, again and again",
-      Effect.gen(function*() {
-        const { connect, key, store } = yield* setup
-        const stores = yield* Effect.all([connect, connect, connect, connect])
-        let version = (yield* store.create(key, full)).lease.resourceVersion
-        for (let round = 0; round < 10; round++) {
-          const outcomes = yield* Effect.forEach(
-            stores,
-            (store, index) =>
-              store.patch(key, version, { holderIdentity: `candidate-${index}-${round}` }).pipe(
-                Effect.map(({ lease }) => lease.holderIdentity),
-                Effect.catch((error) => Effect.succeed(error.reason._tag))
-              ),
-            { concurrency: "unbounded" }
-          )
-          assert.lengthOf(outcomes.filter((outcome) => outcome === "LeaseConflict"), 3)
-          const { lease } = yield* store.get(key)
-          assert.include(outcomes, lease.holderIdentity)
-          version = lease.resourceVersion
-        }
-      })
-    )
-
-    test(
       "conflicts after another's edit of a label",
       Effect.gen(function*() {
         const { admin, key, store } = yield* setup
         const { lease } = yield* store.create(key, full)
         yield* admin.editLease(key.name, { metadata: { labels: { team: "blue" } } })
         yield* failsWith("LeaseConflict", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
-      })
-    )
-
-    test(
-      "never creates",
-      Effect.gen(function*() {
-        const { admin, key, store } = yield* setup
-        yield* failsWith("LeaseNotFound", store.patch(key, 1n, full))
-        const { lease } = yield* store.create(key, full)
-        yield* admin.deleteLease(key.name)
-        yield* failsWith("LeaseNotFound", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
-        yield* failsWith("LeaseNotFound", store.get(key))
-      })
-    )
-
-    test(
-      "does not touch a successor of the same name",
-      Effect.gen(function*() {
-        const { admin, key, store } = yield* setup
-        const { lease } = yield* store.create(key, full)
-        yield* admin.deleteLease(key.name)
-        const successor = (yield* store.create(key, full)).lease
-        yield* failsWith("LeaseConflict", store.patch(key, lease.resourceVersion, { renewTime: 2n }))
-        assert.deepStrictEqual((yield* store.get(key)).lease, successor)
       })
     )
 
@@ -372,22 +313,6 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
         // The one after it is the first that the watch hears of.
         const changed = (yield* store.patch(key, lease.resourceVersion, { renewTime: 5n })).lease
         assert.deepStrictEqual(yield* watch.applied, changed)
-      })
-    )
-
-    test(
-      "replaces the list of owners",
-      Effect.gen(function*() {
-        const { key, store } = yield* setup
-        const owners = [foreignOwner("a"), foreignOwner("b")]
-        const first = (yield* store.create(key, { ...full, ownerReferences: owners })).lease
-        assert.deepStrictEqual(first.ownerReferences, owners)
-        const second = (yield* store.patch(key, first.resourceVersion, { renewTime: 5n })).lease
-        assert.deepStrictEqual(second.ownerReferences, owners)
-        const third = (yield* store.patch(key, second.resourceVersion, { ownerReferences: [foreignOwner("c")] })).lease
-        assert.deepStrictEqual(third.ownerReferences, [foreignOwner("c")])
-        const fourth = (yield* store.patch(key, third.resourceVersion, { ownerReferences: [] })).lease
-        assert.deepStrictEqual(fourth.ownerReferences, [])
       })
     )
   })
@@ -490,22 +415,6 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
     )
 
     test(
-      "tells of deletion with a new version, and of the successor with another uid",
-      Effect.gen(function*() {
-        const { admin, key, store } = yield* setup
-        const { lease } = yield* store.create(key, full)
-        const watch = yield* follow(store, key, lease.resourceVersion)
-        yield* admin.deleteLease(key.name)
-        const deleted = yield* watch.deleted
-        assert.isTrue(deleted.resourceVersion > lease.resourceVersion)
-        assert.deepStrictEqual({ ...deleted, resourceVersion: lease.resourceVersion }, lease)
-        const successor = (yield* store.create(key, full)).lease
-        assert.isTrue(successor.resourceVersion > deleted.resourceVersion)
-        assert.deepStrictEqual(yield* watch.applied, successor)
-      })
-    )
-
-    test(
       "resumes at the version of a deletion",
       Effect.gen(function*() {
         const { admin, key, store } = yield* setup
@@ -554,16 +463,6 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
         )
         assert.strictEqual(error.reason._tag, "LeaseExpired")
         assert.strictEqual(error.verb, "watch")
-      })
-    )
-
-    test(
-      "ends with its reader",
-      Effect.gen(function*() {
-        const { key, store } = yield* setup
-        const { lease } = yield* store.create(key, full)
-        const { fiber } = yield* follow(store, key, lease.resourceVersion)
-        yield* Fiber.interrupt(fiber).pipe(Effect.timeout("1 second"))
       })
     )
   })
