@@ -94,6 +94,15 @@ export interface Settings {
 }
 
 /**
+ * A duration in code: as Effect writes it (`"15 seconds"`, `Duration.seconds(15)`,
+ * milliseconds), or as variables and options do (`"15s"`, `"1m30s"`).
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type DurationInput = Duration.Input | string
+
+/**
  * Settings as a program gives them. What is left out comes from the
  * environment, and then from the defaults.
  *
@@ -105,11 +114,11 @@ export interface Input {
   readonly name?: string | undefined
   readonly identity?: string | undefined
   readonly pod?: { readonly name: string; readonly uid: string } | undefined
-  readonly leaseDuration?: Duration.Input | undefined
-  readonly renewInterval?: Duration.Input | undefined
-  readonly renewDeadline?: Duration.Input | undefined
-  readonly retryPeriod?: Duration.Input | undefined
-  readonly requestTimeout?: Duration.Input | undefined
+  readonly leaseDuration?: DurationInput | undefined
+  readonly renewInterval?: DurationInput | undefined
+  readonly renewDeadline?: DurationInput | undefined
+  readonly retryPeriod?: DurationInput | undefined
+  readonly requestTimeout?: DurationInput | undefined
   readonly newLease?: "wait" | "lead" | undefined
   readonly watch?: boolean | undefined
 }
@@ -231,6 +240,25 @@ const derived = {
     return period < maxRetryPeriod ? period : maxRetryPeriod
   }
 }
+
+/**
+ * Reads a duration as it is written in variables and options: `15s`, `500ms`,
+ * `1m30s`, `15 seconds` or plain seconds. `None` where the text is none of these.
+ *
+ * @category durations
+ * @since 0.2.0
+ */
+export const parseDuration = (text: string): Option.Option<Duration.Duration> =>
+  Option.fromUndefinedOr(DurationText.parse(text))
+
+/**
+ * Writes a duration as {@link parseDuration} reads it: seconds, or milliseconds
+ * below one second.
+ *
+ * @category durations
+ * @since 0.2.0
+ */
+export const formatDuration = (duration: Duration.Duration): string => DurationText.format(duration)
 
 /**
  * The settings that follow from a `leaseDuration`, with the other defaults.

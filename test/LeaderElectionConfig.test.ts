@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Context, Duration, Effect, Exit, Layer, Logger, Random, Result } from "effect"
+import { Config, ConfigProvider, Context, Duration, Effect, Exit, Layer, Logger, Option, Random, Result } from "effect"
 import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
 import { LeaderElectionError } from "../src/LeaderElectionError.ts"
 
@@ -501,6 +501,31 @@ describe("LeaderElectionConfig", () => {
       const { warnings } = succeed({ leaseDuration: "4 seconds" }, base)
       assert.strictEqual(warnings.length, 1)
       assert.include(warnings[0], "leaseDuration (LEADER_ELECTION_LEASE_DURATION) is 4s: below 5s")
+    })
+  })
+
+  describe("durations in code", () => {
+    const given: ReadonlyArray<LeaderElectionConfig.DurationInput> = [
+      "30s",
+      "0.5m",
+      "30",
+      "30 seconds",
+      30_000,
+      Duration.seconds(30)
+    ]
+    it.effect.each(given)(
+      "are read as in the environment and as Effect's: %s",
+      (leaseDuration) =>
+        Effect.gen(function*() {
+          const settings = yield* LeaderElectionConfig.make({ namespace: "a", name: "b", leaseDuration })
+          assert.strictEqual(LeaderElectionConfig.formatDuration(settings.leaseDuration), "30s")
+          assert.strictEqual(LeaderElectionConfig.formatDuration(settings.renewInterval), "10s")
+        }).pipe(Effect.provideService(LeaderElectionConfig.ReadsEnvironment, false))
+    )
+
+    it("parseDuration gives nothing for other text", () => {
+      assert.deepStrictEqual(LeaderElectionConfig.parseDuration("1m30s"), Option.some(Duration.seconds(90)))
+      assert.deepStrictEqual(LeaderElectionConfig.parseDuration("soon"), Option.none())
     })
   })
 
