@@ -499,7 +499,7 @@ const fail = (reason: FenceErrorReason) => Effect.fail(new FenceError({ reason }
 
 const invalid = (problem: string) => fail(new FenceInvalid({ problem }))
 
-const lost = () => new LeaderElectionError({ reason: new LeadershipLost({ cause: "LeaseTaken" }) })
+const lost = () => new LeaderElectionError({ reason: new LeadershipLost({ reason: "LeaseTaken" }) })
 
 const tokenOf = (rows: ReadonlyArray<Dialect.TokenRow>): bigint | undefined =>
   rows[0] === undefined ? undefined : BigInt(rows[0].token)

@@ -12,37 +12,37 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { ActiveTerms, moved } from "./internal/election/activeTerms.ts"
 import * as Campaign from "./internal/election/campaign.ts"
-import * as Environment from "./internal/election/environment.ts"
-import * as Observer from "./internal/election/observer.ts"
+import { makeMoment } from "./internal/election/clock.ts"
 import * as Release from "./internal/election/release.ts"
-import * as Tenure from "./internal/election/term.ts"
+import * as Requests from "./internal/election/requests.ts"
+import * as State from "./internal/election/state.ts"
+import { hideMetrics, error as logError, showMetrics } from "./internal/election/telemetry.ts"
+import * as Terms from "./internal/election/term.ts"
+import * as Watch from "./internal/election/watch.ts"
+import * as Attempts from "./internal/protocol/attempts.ts"
 import { elapsed } from "./internal/protocol/timing.ts"
 import * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
 import {
   AlreadyCampaigning,
   DuplicateIdentity,
   LeaderElectionError,
-  type LeadershipLost,
-  type LossCause
+  isLeaderElectionError,
+  type LeadershipLost
 } from "./LeaderElectionError.ts"
-import type { LeaderElectionStatus, TakeoverCause, Term } from "./LeaderElectionStatus.ts"
+import type { LeaderElectionStatus } from "./LeaderElectionStatus.ts"
 import { Leadership } from "./Leadership.ts"
 import { formatKey } from "./LeaseRecord.ts"
 import { LeaseStore } from "./LeaseStore.ts"
@@ -94,13 +94,42 @@ export const ProcessElections = Context.Reference<Set<string>>(
 )
 
 /**
+ * Keeps the name of an election for as long as anything of it lives: its scope,
+ * a campaign, or a program that still runs in a scope of its own.
+ */
+const register = Effect.fnUntraced(function*(server: string, lease: string, identity: string) {
+  const elections = yield* ProcessElections
+  const name = `${server} ${lease} ${identity}`
+  let users = 0
+  const hold: Effect.Effect<void, never, Scope.Scope> = Effect.asVoid(Effect.acquireRelease(
+    Effect.sync(() => {
+      users++
+      elections.add(name)
+    }),
+    () =>
+      Effect.sync(() => {
+        users--
+        if (users === 0) {
+          elections.delete(name)
+        }
+      })
+  ))
+  if (elections.has(name)) {
+    return yield* new LeaderElectionError({ reason: new AlreadyCampaigning({ lease }) })
+  }
+  yield* hold
+  return hold
+})
+
+/**
  * Builds an election from its settings and a store.
  *
  * **Details**
  *
  * Building it makes no request; the first campaign does. Fails with
  * `AlreadyCampaigning` where this process has another election on the same
- * Lease under the same identity. Its parts are released with the scope.
+ * Lease under the same identity. Its parts are released with the scope, or with
+ * the last of its campaigns and programs where one lives longer.
  *
  * @category constructors
  * @since 0.1.0
@@ -113,344 +142,128 @@ export const make: Effect.Effect<
   const settings = yield* LeaderElectionConfig.LeaderElectionConfig
   const store = yield* LeaseStore
   const witness = yield* SuspendWitness.SuspendWitness
-  const environment = Environment.make(settings, store, witness, yield* Environment.RenewalPhase)
-  const lease = formatKey(environment.key)
-  const logged = Effect.annotateLogs({ lease, identity: settings.identity })
+  const moment = makeMoment(witness)
+  const election = yield* State.make(settings, store, yield* State.RenewalPhase, moment)
+  const lease = State.leaseName(election)
+  const hold = yield* register(store.server, lease, settings.identity)
+  yield* Effect.acquireRelease(showMetrics(election.metrics), () => hideMetrics(election.metrics))
 
-  const elections = yield* ProcessElections
-  const registered = `${store.server} ${lease} ${settings.identity}`
-  if (elections.has(registered)) {
-    return yield* new LeaderElectionError({ reason: new AlreadyCampaigning({ lease }) })
-  }
-  yield* Effect.acquireRelease(
-    Effect.sync(() => elections.add(registered)),
-    () => Effect.sync(() => elections.delete(registered))
-  )
-  yield* Environment.showMetrics(environment)
-
-  // --- Status ---
-
-  type Phase =
-    | { readonly _tag: "Idle" | "Following" }
-    | { readonly _tag: "Holding"; readonly cause: TakeoverCause }
-    | { readonly _tag: "Holder"; readonly tenure: Tenure.Tenure }
-  let phase: Phase = { _tag: "Idle" }
-
-  const currentLeader = (): Option.Option<string> => {
-    const { lease } = observer.observation()
-    return typeof lease === "string" || lease.holderIdentity === "" ? Option.none() : Option.some(lease.holderIdentity)
-  }
-
-  const currentStatus = (): LeaderElectionStatus => {
-    const leader = currentLeader()
-    if (phase._tag === "Holding") {
-      return { ...phase, leader }
-    }
-    if (phase._tag !== "Holder" || phase.tenure.term === undefined) {
-      return { _tag: phase._tag === "Idle" ? "Idle" : "Following", leader }
-    }
-    const { lost, over, term } = phase.tenure
-    return lost === undefined && !over
-      ? { _tag: "Leading", leader, term }
-      : { _tag: "Ending", leader, term, cause: lost }
-  }
-
-  const statuses = yield* SubscriptionRef.make<LeaderElectionStatus>({ _tag: "Idle", leader: Option.none() })
-  // Own terms are logged where they begin and end.
-  let followed: string | undefined
-  const announce = Effect.suspend(() => {
-    if (phase._tag !== "Following") {
-      followed = phase._tag === "Holder" ? undefined : followed
-      return Effect.void
-    }
-    const holder = Option.getOrUndefined(currentLeader())
-    if (holder === undefined || holder === followed || holder === settings.identity) {
-      return Effect.void
-    }
-    followed = holder
-    return logged(Effect.logInfo(`Follows ${holder}`))
-  })
-
-  const publish = Effect.suspend(() => {
-    const next = currentStatus()
-    return Equal.equals(SubscriptionRef.getUnsafe(statuses), next)
-      ? Effect.void
-      : Effect.andThen(SubscriptionRef.set(statuses, next), announce)
-  })
-  const enter = (next: Phase) =>
-    Effect.suspend(() => {
-      phase = next
-      return publish
-    })
-
-  const observer = Observer.make(environment, publish)
-  const memory = Campaign.makeMemory()
-  const { leaseDuration, renewDeadline } = environment.timing
-
-  // --- A term ---
-
-  const makeLeadership = (tenure: Tenure.Tenure, term: Term): Leadership["Service"] => {
-    const left = Effect.map(environment.moment, (now) => Tenure.validity(tenure, now, renewDeadline))
-    // Whoever asks after the deadline, but before its timer could run, ends the term.
-    const ensure = Effect.flatMap(left, (left) => {
-      if (left > 0n) {
-        return Effect.void
-      }
-      if (!tenure.over) {
-        Tenure.lose(tenure, "RenewDeadlineExceeded")
-      }
-      return Effect.fail(Tenure.lostError(tenure.lost ?? "RenewDeadlineExceeded"))
-    })
-    return Leadership.of({
-      lease: environment.key,
-      identity: settings.identity,
-      fencingToken: term.fencingToken,
-      transitions: term.transitions,
-      isValid: Effect.map(left, (left) => left > 0n),
-      remaining: Effect.map(left, Duration.nanos),
-      ensure,
-      confirm: Effect.andThen(ensure, Tenure.confirm(environment, observer, tenure)),
-      lost: Deferred.await(tenure.loss)
-    })
-  }
-
-  /** Ends the term from the program's side: leadership reads as invalid before any finalizer of the program runs. */
-  const endTerm = (tenure: Tenure.Tenure) =>
-    Effect.suspend(() => {
-      if (tenure.over || tenure.lost !== undefined) {
-        return Effect.void
-      }
-      tenure.over = true
-      tenure.onMove()
-      return Effect.all([
-        Metric.update(environment.metrics.leader, 0),
-        publish,
-        Effect.logInfo("Stops leading: its program ends").pipe(
-          Effect.annotateLogs({ lease, identity: settings.identity, term: String(tenure.term?.fencingToken) })
-        )
-      ], { discard: true })
-    })
-
-  const onLoss = Effect.fnUntraced(function*(campaign: Campaign.Campaign, tenure: Tenure.Tenure, cause: LossCause) {
-    if (tenure.over) {
-      // The program was ending by itself: what happens to the Lease now is no loss.
-      return
-    }
-    yield* publish
-    yield* Metric.update(environment.metrics.leader, 0)
-    yield* Metric.update(environment.metrics.losses(cause), 1)
-    if (cause === "RenewDeadlineExceeded") {
-      yield* Metric.update(environment.metrics.validityLeft, 0)
-    }
-    yield* cause === "SteppedDown"
-      ? Effect.logInfo("Stops leading: asked to step down")
-      : Effect.logWarning(`Stops leading: ${Tenure.lostError(cause).message}`)
-    if (cause === "SteppedDown") {
-      memory.standBackUntil = (yield* environment.monotonic) + leaseDuration
-    }
-    if (tenure.gone !== undefined) {
-      yield* Campaign.onGone(campaign, tenure)
-    }
-  })
-
-  // An overrun is told when it happens: of a program that never ends nothing would be heard otherwise.
-  const watchOverrun = Effect.fnUntraced(function*(tenure: Tenure.Tenure) {
-    while (true) {
-      const now = yield* environment.moment
-      if (Tenure.hasOverrun(environment, tenure, now)) {
-        break
-      }
-      yield* Environment.sleepUntil(environment, Tenure.overrunAt(environment, tenure, now))
-    }
-    yield* Metric.update(environment.metrics.overruns, 1)
-    yield* Effect.logError(
-      "The program is still running although its term is over: another candidate may lead now. " +
-        "Make what it does interruptible, and its finalizers short"
-    )
-  })
-
-  // The Ruby gem's counter: one for each interval in which this process leads.
-  const countRunning = Effect.fnUntraced(function*(tenure: Tenure.Tenure) {
-    let next = yield* environment.monotonic
-    while (Tenure.validity(tenure, yield* environment.moment, renewDeadline) > 0n) {
-      yield* Metric.update(environment.metrics.leaderRunning, 1)
-      next += environment.timing.renewInterval
-      yield* Environment.sleepUntil(environment, next)
-    }
-  })
-
-  /** Starts everything that goes on during a term, in the scope in which the Lease is held. */
-  const lead = Effect.fnUntraced(function*(campaign: Campaign.Campaign, tenure: Tenure.Tenure, term: Term) {
-    yield* enter({ _tag: "Holder", tenure })
-    yield* Metric.update(environment.metrics.terms, 1)
-    yield* Metric.update(environment.metrics.leader, 1)
-    const inTerm = Effect.annotateLogs({ term: String(term.fencingToken) })
-    yield* inTerm(Effect.logInfo(`Leads (${tenure.cause})`))
-    const unlisten = yield* observer.onChange(() => Tenure.reconcile(tenure, observer))
-    yield* Effect.addFinalizer(() => Effect.sync(unlisten))
-    // What was seen between the begin of the term and now.
-    Tenure.reconcile(tenure, observer)
-    const span = yield* Effect.makeSpanScoped("LeaderElection.term", {
-      attributes: { lease, identity: settings.identity, fencingToken: String(term.fencingToken), cause: tenure.cause }
-    })
-    const renewalSpan = Effect.withSpan("LeaderElection.renew", {
-      root: true,
-      attributes: { lease },
-      links: [{ span, attributes: {} }]
-    })
-    const background = <A>(effect: Effect.Effect<A>) => Effect.forkScoped(inTerm(effect), { startImmediately: true })
-    yield* background(Tenure.renewing(environment, observer, memory, tenure, renewalSpan))
-    yield* background(Tenure.watchDeadline(environment, tenure, witness !== undefined))
-    yield* background(countRunning(tenure))
-    yield* background(
-      Effect.flatMap(
-        Deferred.await(tenure.loss),
-        (cause) => Effect.andThen(onLoss(campaign, tenure, cause), watchOverrun(tenure))
-      )
-    )
-    // For what may be the first to run after a stall, and for a guard that cannot wait for this thread.
-    const clock = yield* Clock.Clock
-    const active = yield* ActiveTerms
-    const now = () => ({ monotonic: clock.monotonicTimeNanosUnsafe(), witness: witness?.() ?? 0n })
-    const activeTerm = {
-      lease,
-      endIfOver: () => {
-        if (!tenure.over && Tenure.validity(tenure, now(), renewDeadline) === 0n) {
-          Tenure.lose(tenure, "RenewDeadlineExceeded")
-        }
-      },
-      left: () => {
-        const isOver = tenure.over || tenure.lost !== undefined
-        const at = now()
-        return {
-          isOver,
-          nanos: isOver
-            ? Tenure.overrunAt(environment, tenure, at) - at.monotonic
-            : Tenure.validity(tenure, at, renewDeadline)
-        }
-      }
-    }
-    yield* Effect.acquireRelease(
-      Effect.sync(() => {
-        active.terms.add(activeTerm)
-        tenure.onMove = () => moved(active)
-        moved(active)
-      }),
-      () =>
-        Effect.sync(() => {
-          active.terms.delete(activeTerm)
-          moved(active)
-        })
-    )
-    // Registered last, so that it runs first: leadership ends before the renewal does.
-    yield* Effect.addFinalizer(() => endTerm(tenure))
-    return makeLeadership(tenure, term)
-  })
-
-  // --- A campaign ---
-
-  let campaigning = false
-
-  // One at a time, and none while the program of the last term still runs: its scope is open until then.
+  // One campaign at a time, and none while the program of the last term still runs: its scope is open until then.
   const campaignOnce = Effect.acquireRelease(
-    Effect.suspend(() => {
-      if (campaigning) {
-        return Effect.fail(new LeaderElectionError({ reason: new AlreadyCampaigning({ lease }) }))
+    Effect.gen(function*() {
+      if (election.state.role !== "idle") {
+        return yield* new LeaderElectionError({ reason: new AlreadyCampaigning({ lease }) })
       }
-      campaigning = true
-      return enter({ _tag: "Following" })
+      election.refused = undefined
+      election.streaks.clear()
+      election.defect = Deferred.makeUnsafe()
+      election.leaderless.counting = false
+      election.leaderless.since = undefined
+      State.advance(election, (state) => ({ ...state, role: "candidate", mustRead: false }), yield* moment)
+      yield* State.publish(election)
     }),
     () =>
-      Effect.suspend(() => {
-        campaigning = false
-        return enter({ _tag: "Idle" })
+      Effect.gen(function*() {
+        State.advance(
+          election,
+          (state) => ({ ...state, role: "idle", claim: undefined, reads: Attempts.none }),
+          yield* moment
+        )
+        yield* State.publish(election)
       })
   )
 
-  const onHolding = (cause: TakeoverCause | undefined) =>
-    cause === undefined
-      ? Effect.andThen(enter({ _tag: "Following" }), Effect.logInfo("Holds the Lease no longer"))
-      : Effect.andThen(
-        enter({ _tag: "Holding", cause }),
-        Effect.logInfo(
-          `Holds the Lease (${cause}) and waits: it may be younger than leaseDuration, ` +
-            `so that the leader of an earlier Lease may still be at work`
-        )
-      )
-
-  const acquireTenure = Effect.gen(function*() {
+  const acquireTerm = Effect.gen(function*() {
+    yield* hold
     yield* campaignOnce
-    const holding: Campaign.Holding = { author: undefined, tenure: undefined, uncertain: undefined }
-    const campaign: Campaign.Campaign = { environment, observer, memory, holding, onHolding }
-    yield* Effect.forkScoped(observer.watch, { startImmediately: true })
+    const requests: Requests.Requests = new Map()
+    yield* Effect.addFinalizer(() => Effect.sync(() => Requests.abortAll(requests)))
+    const watch = Watch.make(election)
+    const campaign = yield* Campaign.make(election, requests, watch)
+    yield* Effect.forkScoped(
+      Effect.annotateLogs(
+        Effect.onExit(watch.run, (exit) =>
+          Effect.sync(() => {
+            if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+              Deferred.doneUnsafe(election.defect, exit)
+            }
+          })),
+        { module: "LeaderElection", fiber: "watch" }
+      ),
+      { startImmediately: true }
+    )
     // Runs when everything that is registered after it, the renewal among it, has ended.
     yield* Effect.addFinalizer(() =>
-      Release.release(campaign).pipe(Effect.withSpan("LeaderElection.release", { attributes: { lease } }), logged)
+      Effect.withSpan(Release.release(campaign), "LeaderElection.release", { attributes: { lease } })
     )
-    const { tenure, term } = yield* Campaign.run(campaign).pipe(
+    const term = yield* Effect.raceFirst(Campaign.run(campaign), Deferred.await(election.defect)).pipe(
       Effect.withSpan("LeaderElection.acquire", { attributes: { lease, identity: settings.identity } })
     )
-    return { tenure, leadership: yield* lead(campaign, tenure, term) }
-  }).pipe(logged)
-
-  /** Runs a program in a term, and is over when the program and its finalizers are. */
-  const runInTerm = <A, E, R>(
-    program: Effect.Effect<A, E, R>,
-    tenure: Tenure.Tenure,
-    leadership: Leadership["Service"]
-  ) =>
-    Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
-      // Lost before the program could begin: then it takes no step.
-      yield* leadership.ensure
-      // A program that ends by itself: leadership is over before its finalizers run, as where it is stopped.
-      const fiber = yield* Effect.scopedWith((scope) =>
-        Effect.provideContext(program, Context.make(Leadership, leadership).pipe(Context.add(Scope.Scope, scope))).pipe(
-          Effect.ensuring(endTerm(tenure))
-        )
-      ).pipe(
-        Effect.interruptible,
-        Effect.forkChild({ startImmediately: true })
-      )
-      // The loss does not wait for anything but this: no request, and no finalizer of ours.
-      const settled = yield* Effect.exit(restore(Effect.raceFirst(
-        Effect.map(Fiber.await(fiber), Option.some),
-        Effect.as(leadership.lost, Option.none<Exit.Exit<A, E>>())
-      )))
-      yield* endTerm(tenure)
-      if (Exit.isSuccess(settled) && Option.isSome(settled.value)) {
-        return yield* settled.value.value
-      }
-      yield* Fiber.interrupt(fiber)
-      if (Exit.isFailure(settled)) {
-        return yield* Effect.failCause(settled.cause)
-      }
-      const exit = yield* Fiber.await(fiber)
-      if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
-        yield* logged(Effect.logError("The program failed while it was being stopped", exit.cause))
-      }
-      return yield* Tenure.lostError(tenure.lost ?? "RenewDeadlineExceeded")
-    }))
+    return yield* Terms.begin(campaign, term, witness)
+  }).pipe(Effect.annotateLogs({ lease, identity: settings.identity }))
 
   return LeaderElection.of({
     settings,
-    acquire: Effect.map(acquireTenure, ({ leadership }) => leadership),
+    acquire: acquireTerm,
     whileLeading: (program) =>
       Effect.scopedWith((scope) =>
         Effect.flatMap(
-          Scope.provide(acquireTenure, scope),
-          ({ leadership, tenure }) => runInTerm(program, tenure, leadership)
+          Scope.provide(acquireTerm, scope),
+          (leadership) => runInTerm(election, leadership, program)
         )
       ),
-    status: Effect.sync(currentStatus),
-    changes: SubscriptionRef.changes(statuses),
-    leader: Effect.sync(currentLeader),
-    sinceRenewal: Effect.map(
-      environment.moment,
-      (now) =>
-        phase._tag === "Holder" ? Option.some(Duration.nanos(elapsed(phase.tenure.validFrom, now))) : Option.none()
-    )
+    status: Effect.sync(() => State.statusOf(election.state)),
+    changes: SubscriptionRef.changes(election.statuses),
+    leader: Effect.sync(() => State.leaderOf(election.state)),
+    sinceRenewal: Effect.map(moment, (now) => {
+      const { claim } = election.state
+      return claim?.term === undefined ? Option.none() : Option.some(Duration.nanos(elapsed(claim.validFrom, now)))
+    })
   })
 })
+
+/** Runs a program in a term, and is over when the program and its finalizers are. */
+const runInTerm = <A, E, R>(
+  election: State.Election,
+  leadership: Leadership["Service"],
+  program: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>> =>
+  Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+    // Lost before the program could begin: then it takes no step.
+    yield* leadership.ensure
+    const endTerm = (exit: Exit.Exit<unknown, unknown>) =>
+      Effect.annotateLogs(
+        Terms.end(election, Exit.isFailure(exit) ? exit.cause : undefined),
+        { lease: State.leaseName(election), identity: election.settings.identity }
+      )
+    // A program that ends by itself: leadership is over before its finalizers run, as where it is stopped.
+    const fiber = yield* Effect.scopedWith((scope) =>
+      Effect.provideContext(program, Context.make(Leadership, leadership).pipe(Context.add(Scope.Scope, scope))).pipe(
+        Effect.onExit((exit) => endTerm(exit))
+      )
+    ).pipe(
+      Effect.interruptible,
+      Effect.forkChild({ startImmediately: true })
+    )
+    // The loss does not wait for anything but this: no request, and no finalizer of ours.
+    const settled = yield* Effect.exit(restore(Effect.raceFirst(
+      Effect.map(Fiber.await(fiber), Option.some),
+      Effect.as(leadership.lost, Option.none<Exit.Exit<A, E>>())
+    )))
+    yield* endTerm(settled)
+    if (Exit.isSuccess(settled) && Option.isSome(settled.value)) {
+      return yield* settled.value.value
+    }
+    yield* Fiber.interrupt(fiber)
+    if (Exit.isFailure(settled)) {
+      return yield* Effect.failCause(settled.cause)
+    }
+    const exit = yield* Fiber.await(fiber)
+    if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+      yield* logError("The program failed while it was being stopped", exit.cause)
+    }
+    return yield* markLoss(State.lostError(election.state.claim?.lost ?? "RenewDeadlineExceeded"), election)
+  }))
 
 /**
  * Waits until this process leads, runs the program, and stops it if leadership
@@ -519,17 +332,35 @@ export const whileLeadingForeverWith = <A, E, R>(
   election: LeaderElection["Service"],
   program: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>> =>
-  Effect.catchIf(election.whileLeading(program), isLoss, (error) =>
-    error.reason.cause === "DuplicateIdentity"
-      ? Effect.fail(
-        new LeaderElectionError({
-          reason: new DuplicateIdentity({ identity: election.settings.identity, lease: formatKey(election.settings) })
-        })
-      )
-      : whileLeadingForeverWith(election, program))
+  Effect.catchIf(
+    election.whileLeading(program),
+    isLossOf(election),
+    (error) =>
+      error.reason.reason === "DuplicateIdentity"
+        ? Effect.fail(
+          new LeaderElectionError({
+            reason: new DuplicateIdentity({ identity: election.settings.identity, lease: formatKey(election.settings) })
+          })
+        )
+        : whileLeadingForeverWith(election, program)
+  )
 
-const isLoss = (error: unknown): error is LeaderElectionError & { readonly reason: LeadershipLost } =>
-  error instanceof LeaderElectionError && error.reason._tag === "LeadershipLost"
+/**
+ * The losses with which `whileLeading` has ended, and whose election's they are.
+ * A program may fail with the same kind of error (another election's, or that
+ * of a Leadership that it kept): such a failure is its own.
+ */
+const losses = new WeakMap<LeaderElectionError, LeaderElectionConfig.Settings>()
+
+const markLoss = (error: LeaderElectionError, { settings }: State.Election): LeaderElectionError => {
+  losses.set(error, settings)
+  return error
+}
+
+const isLossOf =
+  ({ settings }: LeaderElection["Service"]) =>
+  (error: unknown): error is LeaderElectionError & { readonly reason: LeadershipLost } =>
+    isLeaderElectionError(error) && error.reason._tag === "LeadershipLost" && losses.get(error) === settings
 
 /**
  * Waits until this process leads; the term lasts as long as the scope. When the

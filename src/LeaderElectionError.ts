@@ -7,6 +7,7 @@
  *
  * @since 0.1.0
  */
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { LeaseError } from "./LeaseError.ts"
 
@@ -19,16 +20,19 @@ import { LeaseError } from "./LeaseError.ts"
  * - `LeaseTaken`: another candidate holds the Lease, or someone emptied it.
  * - `DuplicateIdentity`: another process uses this identity.
  * - `SteppedDown`: the leader was asked to give up its term.
+ * - `Defect`: something in this library, or in the store, failed in a way that
+ *   it must not; the log has its cause.
  *
  * @category models
  * @since 0.1.0
  */
-export const LossCause = Schema.Literals([
+export const LossReason = Schema.Literals([
   "RenewDeadlineExceeded",
   "LeaseDeleted",
   "LeaseTaken",
   "DuplicateIdentity",
-  "SteppedDown"
+  "SteppedDown",
+  "Defect"
 ])
 
 /**
@@ -37,14 +41,15 @@ export const LossCause = Schema.Literals([
  * @category models
  * @since 0.1.0
  */
-export type LossCause = typeof LossCause.Type
+export type LossReason = typeof LossReason.Type
 
-const lossText: Record<LossCause, string> = {
+const lossText: Record<LossReason, string> = {
   RenewDeadlineExceeded: "no renewal succeeded within renewDeadline",
   LeaseDeleted: "the Lease was deleted",
   LeaseTaken: "the Lease is no longer held by this process",
   DuplicateIdentity: "another process holds the Lease under the same identity",
-  SteppedDown: "the leader was asked to step down"
+  SteppedDown: "the leader was asked to step down",
+  Defect: "the election failed unexpectedly"
 }
 
 /**
@@ -57,11 +62,11 @@ const lossText: Record<LossCause, string> = {
 export class LeadershipLost
   extends Schema.Error<LeadershipLost>("effect-kubernetes-leader-election/LeaderElectionError/LeadershipLost")({
     _tag: Schema.tag("LeadershipLost"),
-    cause: LossCause
+    reason: LossReason
   })
 {
   override get message(): string {
-    return `leadership lost: ${lossText[this.cause]}`
+    return `leadership lost: ${lossText[this.reason]}`
   }
 }
 
@@ -87,8 +92,8 @@ export class InvalidSettings
 
 /**
  * The API server will not let this process take part: a right is missing (for
- * longer than `leaseDuration`), the namespace does not exist, or it refuses the
- * request as invalid. `error` has its answer.
+ * longer than `leaseDuration` and a minute), something denies its requests, the
+ * namespace does not exist, or they are invalid. `error` has the last answer.
  *
  * @category errors
  * @since 0.1.0
@@ -187,6 +192,18 @@ export const LeaderElectionErrorReason = Schema.Union([
  */
 export type LeaderElectionErrorReason = typeof LeaderElectionErrorReason.Type
 
+const TypeId = "~effect-kubernetes-leader-election/LeaderElectionError"
+
+/**
+ * Whether a value is a {@link LeaderElectionError}, also where two copies of
+ * this library are loaded.
+ *
+ * @category guards
+ * @since 0.2.0
+ */
+export const isLeaderElectionError = (value: unknown): value is LeaderElectionError =>
+  Predicate.hasProperty(value, TypeId)
+
 /**
  * The one error of this library. `reason` says what happened: match it with
  * `Effect.catchReason("LeaderElectionError", "LeadershipLost", ...)`.
@@ -200,6 +217,8 @@ export class LeaderElectionError
     reason: LeaderElectionErrorReason
   })
 {
+  readonly [TypeId] = TypeId
+
   override get message(): string {
     return this.reason.message
   }

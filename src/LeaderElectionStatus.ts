@@ -5,7 +5,7 @@
  */
 import type * as Option from "effect/Option"
 import type { TakeoverCause as Cause } from "./internal/protocol/decision.ts"
-import type { LossCause } from "./LeaderElectionError.ts"
+import type { LossReason } from "./LeaderElectionError.ts"
 
 /**
  * How a candidate came to hold the Lease.
@@ -13,8 +13,7 @@ import type { LossCause } from "./LeaderElectionError.ts"
  * - `created`: there was no Lease.
  * - `released`: the leader before gave it up.
  * - `expired`: the leader before had stopped renewing.
- * - `resumed`: an earlier process of this Pod, or an earlier write of this
- *   process, held it.
+ * - `resumed`: an earlier process of this Pod held it.
  *
  * @category models
  * @since 0.1.0
@@ -26,11 +25,11 @@ export type TakeoverCause = Cause
  *
  * - `Idle`: no campaign is under way.
  * - `Following`: campaigning; `leader` is who holds the Lease.
- * - `Holding`: holds a Lease that may be younger than leaseDuration, and waits:
- *   an earlier Lease may still have a leader.
+ * - `Pending`: holds a Lease that may be younger than leaseDuration, and waits
+ *   before it leads: an earlier Lease may still have a leader.
  * - `Leading`: the program runs.
  * - `Ending`: the term is over or is being given up, and the program's
- *   finalizers run; `cause` is `undefined` where nothing was lost.
+ *   finalizers run; `reason` is `undefined` where nothing was lost.
  *
  * `leader` is the identity of the holder as last seen here, this process
  * included; `None` while the Lease has no holder, and where nothing is known.
@@ -41,7 +40,7 @@ export type TakeoverCause = Cause
 export type LeaderElectionStatus =
   | { readonly _tag: "Idle"; readonly leader: Option.Option<string> }
   | { readonly _tag: "Following"; readonly leader: Option.Option<string> }
-  | { readonly _tag: "Holding"; readonly leader: Option.Option<string>; readonly cause: TakeoverCause }
+  | { readonly _tag: "Pending"; readonly leader: Option.Option<string>; readonly cause: TakeoverCause }
   | {
     readonly _tag: "Leading"
     readonly leader: Option.Option<string>
@@ -51,7 +50,8 @@ export type LeaderElectionStatus =
     readonly _tag: "Ending"
     readonly leader: Option.Option<string>
     readonly term: Term
-    readonly cause: LossCause | undefined
+    /** Why the term was lost. */
+    readonly reason: LossReason | undefined
   }
 
 /**

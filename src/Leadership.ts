@@ -6,7 +6,7 @@
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import type { LeaderElectionError, LossCause } from "./LeaderElectionError.ts"
+import type { LeaderElectionError, LossReason } from "./LeaderElectionError.ts"
 import type { LeaseKey } from "./LeaseRecord.ts"
 
 /**
@@ -52,6 +52,13 @@ export class Leadership extends Context.Service<Leadership, {
   readonly remaining: Effect.Effect<Duration.Duration>
 
   /**
+   * How long the program may still run before another candidate can take the
+   * Lease, 95 % of `leaseDuration` after the last renewal: also after the loss of
+   * the term, for what must have ended by then. Zero when the term is long over.
+   */
+  readonly untilOverrun: Effect.Effect<Duration.Duration>
+
+  /**
    * Fails with `LeadershipLost` unless this process leads at this moment. Makes
    * no request. Call it at the point of use, right before something that only a
    * leader may do.
@@ -66,6 +73,13 @@ export class Leadership extends Context.Service<Leadership, {
    */
   readonly confirm: Effect.Effect<void, LeaderElectionError>
 
+  /**
+   * Gives up this term, with the reason `SteppedDown`, and returns at once. The
+   * election then leaves the Lease to others, until another leads or
+   * `leaseDuration` has passed.
+   */
+  readonly stepDown: Effect.Effect<void>
+
   /** Waits until the term is lost. `whileLeading` interrupts its program by itself then. */
-  readonly lost: Effect.Effect<LossCause>
+  readonly lost: Effect.Effect<LossReason>
 }>()("effect-kubernetes-leader-election/Leadership") {}

@@ -108,6 +108,7 @@ export type LossCause =
   | "LeaseTaken"
   | "DuplicateIdentity"
   | "SteppedDown"
+  | "Defect"
 
 /**
  * One message of the election's log.
@@ -188,7 +189,7 @@ const toFailure = (error: LeaderElectionError | KubernetesConfigError): LeaderEl
   error._tag === "LeaderElectionError"
     ? new LeaderElectionFailure(error.message, {
       code: error.reason._tag,
-      lossCause: error.reason._tag === "LeadershipLost" ? error.reason.cause : undefined,
+      lossCause: error.reason._tag === "LeadershipLost" ? error.reason.reason : undefined,
       cause: error
     })
     : new LeaderElectionFailure(error.message, { code: "Credentials", cause: error })
@@ -305,7 +306,7 @@ const orThrow = (exit: Exit.Exit<void, LeaderElectionError>): void => {
 const states = {
   Idle: "idle",
   Following: "following",
-  Holding: "holding",
+  Pending: "holding",
   Leading: "leading",
   Ending: "ending"
 } as const
@@ -314,7 +315,7 @@ const toStatus = (status: LeaderElectionStatus): Status => ({
   state: states[status._tag],
   leader: Option.getOrUndefined(status.leader),
   fencingToken: status._tag === "Leading" || status._tag === "Ending" ? status.term.fencingToken : undefined,
-  cause: status._tag === "Ending" ? status.cause : undefined
+  cause: status._tag === "Ending" ? status.reason : undefined
 })
 
 const levels = { Trace: "trace", Debug: "debug", Info: "info", Warn: "warn", Error: "error", Fatal: "fatal" } as const

@@ -262,11 +262,11 @@ describe("status", () => {
   const show = (status: LeaderElectionStatus): string => {
     const by = Option.getOrElse(status.leader, () => "nobody")
     switch (status._tag) {
-      case "Holding": {
-        return `Holding (${status.cause}) ${by}`
+      case "Pending": {
+        return `Pending (${status.cause}) ${by}`
       }
       case "Ending": {
-        return `Ending (${status.cause}) ${by}`
+        return `Ending (${status.reason}) ${by}`
       }
       case "Leading": {
         return `Leading (${status.term.cause}) ${by}`
@@ -291,7 +291,7 @@ describe("status", () => {
       "0 Idle nobody",
       "0 Following nobody",
       "0 Following a",
-      "0 Holding (created) a",
+      "0 Pending (created) a",
       "15000 Leading (created) a",
       "15000 a leads",
       "40000 Ending (LeaseTaken) thief",

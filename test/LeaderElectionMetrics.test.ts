@@ -52,7 +52,7 @@ it.effect(
 
       assert.deepStrictEqual(warnings([...a.observed.lines, ...b.observed.lines]), [])
       assert.strictEqual(a.observed.lines.length, 2)
-      assert.deepStrictEqual(b.observed.lines.map(({ text }) => text), ["Follows a"])
+      assert.deepStrictEqual(b.observed.lines.map(({ text }) => text), ["Following a"])
       yield* Fiber.interrupt(leading)
       yield* Fiber.interrupt(following)
     }),
@@ -74,18 +74,18 @@ it.effect("logs each change of state once, with lease, identity and term", () =>
     yield* TestClock.adjust("1 second")
     yield* Fiber.interrupt(following)
     assert.deepStrictEqual(a.observed.lines, [
-      { level: "Info", text: "Leads (created)", annotations: { lease: "default/demo", identity: "a", term } },
+      { level: "Info", text: "Became leader (created)", annotations: { lease: "default/demo", identity: "a", term } },
       {
         level: "Info",
-        text: "Stops leading: its program ends",
+        text: "Stopped leading: its program has ended",
         annotations: { lease: "default/demo", identity: "a", term }
       },
       { level: "Info", text: "Released the Lease", annotations: { lease: "default/demo", identity: "a" } }
     ])
     assert.deepStrictEqual(b.observed.lines.map(({ text }) => text), [
-      "Follows a",
-      "Leads (released)",
-      "Stops leading: its program ends",
+      "Following a",
+      "Became leader (released)",
+      "Stopped leading: its program has ended",
       "Released the Lease"
     ])
   }))
@@ -219,7 +219,7 @@ it.effect("losses are counted by reason, and the ends of programs are none", () 
 it.effect("renewals are timed, and the worst moment of the term is kept", () =>
   Effect.gen(function*() {
     const cluster = yield* MemoryCluster.make()
-    const { election, faults, observed, run } = yield* candidate(cluster, "a", { newLease: "lead" })
+    const { election, faults, observed, run } = yield* candidate(cluster, "a", { newLease: "lead", watch: false })
     const left = () => observed.value("leader_election_validity_left_seconds", attributes())
     const renewals = () => observed.value("leader_election_renewal_duration_seconds", attributes())
     const fiber = yield* Effect.forkChild(run(election.whileLeading(Effect.never)))
@@ -348,6 +348,8 @@ it.effect("the program sees its own metrics", () =>
     const program = Effect.gen(function*() {
       const leadership = yield* Leadership
       yield* leadership.confirm
+      // The watch may tell of the renewal before its answer comes.
+      yield* Effect.sleep(1)
       return observed.value("leader_election_renewal_duration_seconds", attributes())
     })
     const fiber = yield* Effect.forkChild(run(election.whileLeading(program)))

@@ -28,7 +28,7 @@ import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import * as MicroTime from "../internal/protocol/microTime.ts"
 import { LeaderElection } from "../LeaderElection.ts"
-import { LeadershipLost, type LossCause } from "../LeaderElectionError.ts"
+import { LeadershipLost, type LossReason } from "../LeaderElectionError.ts"
 import type { LeaderElectionStatus, TakeoverCause, Term } from "../LeaderElectionStatus.ts"
 import { missingRule } from "./internal/missingRule.ts"
 import * as Paths from "./internal/paths.ts"
@@ -92,7 +92,7 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
     const observe = (status: LeaderElectionStatus, at: bigint): void => {
       const term = status._tag === "Leading" ? status.term : undefined
       if (leading !== undefined && leading.fencingToken !== term?.fencingToken) {
-        Queue.offerUnsafe(queue, stopped(leading, status._tag === "Ending" ? status.cause : undefined, at))
+        Queue.offerUnsafe(queue, stopped(leading, status._tag === "Ending" ? status.reason : undefined, at))
       }
       if (term !== undefined && leading?.fencingToken !== term.fencingToken) {
         Queue.offerUnsafe(queue, became(term, at))
@@ -108,11 +108,11 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
       at
     })
 
-    const stopped = (term: Term, cause: LossCause | undefined, at: bigint): Happening => ({
+    const stopped = (term: Term, cause: LossReason | undefined, at: bigint): Happening => ({
       type: cause === undefined || cause === "SteppedDown" ? "Normal" : "Warning",
       reason: "StoppedLeading",
       note: `${identity} stopped leading: ${
-        cause === undefined ? "its program ended" : new LeadershipLost({ cause }).message
+        cause === undefined ? "its program ended" : new LeadershipLost({ reason: cause }).message
       } (fencing token ${term.fencingToken})`,
       term,
       at

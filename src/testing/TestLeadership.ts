@@ -13,7 +13,7 @@ import * as Fiber from "effect/Fiber"
 import * as FiberHandle from "effect/FiberHandle"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { LeaderElectionError, LeadershipLost, type LossCause, RenewalFailed } from "../LeaderElectionError.ts"
+import { LeaderElectionError, LeadershipLost, type LossReason, RenewalFailed } from "../LeaderElectionError.ts"
 import { Leadership } from "../Leadership.ts"
 import { LeaseError, LeaseUnavailable } from "../LeaseError.ts"
 import type { LeaseKey } from "../LeaseRecord.ts"
@@ -46,7 +46,7 @@ export class TestLeadership extends Context.Service<TestLeadership, {
   readonly leadership: Leadership["Service"]
 
   /** The term is lost; by default with `RenewDeadlineExceeded`. Only the first loss counts. */
-  readonly lose: (reason?: LossCause) => Effect.Effect<void>
+  readonly lose: (reason?: LossReason) => Effect.Effect<void>
 
   /** From now on the term is valid for this long, by the clock of this call, and is then lost. */
   readonly setRemaining: (remaining: Duration.Input) => Effect.Effect<void>
@@ -95,14 +95,14 @@ export const make = Effect.fnUntraced(function*(
   options: Options = {}
 ): Effect.fn.Return<TestLeadership["Service"], never, Scope.Scope> {
   const lease = options.lease ?? { namespace: "default", name: "test" }
-  const loss = yield* Deferred.make<LossCause>()
+  const loss = yield* Deferred.make<LossReason>()
   const expiry = yield* FiberHandle.make()
-  let lost: LossCause | undefined
+  let lost: LossReason | undefined
   // Monotonic nanoseconds.
   let validUntil: bigint | undefined
   let failing = 0
 
-  const lose = (reason: LossCause = "RenewDeadlineExceeded") =>
+  const lose = (reason: LossReason = "RenewDeadlineExceeded") =>
     Effect.suspend(() => {
       lost ??= reason
       return Deferred.succeed(loss, lost)
@@ -118,7 +118,7 @@ export const make = Effect.fnUntraced(function*(
   const isValid = Effect.map(remaining, Duration.isGreaterThan(Duration.zero))
 
   const lostError = () =>
-    new LeaderElectionError({ reason: new LeadershipLost({ cause: lost ?? "RenewDeadlineExceeded" }) })
+    new LeaderElectionError({ reason: new LeadershipLost({ reason: lost ?? "RenewDeadlineExceeded" }) })
 
   const ensure = Effect.flatMap(
     isValid,
@@ -148,8 +148,10 @@ export const make = Effect.fnUntraced(function*(
     transitions: options.transitions ?? 1,
     isValid,
     remaining,
+    untilOverrun: remaining,
     ensure,
     confirm,
+    stepDown: Effect.asVoid(lose("SteppedDown")),
     lost: Deferred.await(loss)
   })
 

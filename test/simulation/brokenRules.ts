@@ -36,10 +36,11 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 100,
     edits: [
       edit(
-        "internal/election/term.ts",
-        "    succeed(tenure, start)\n    tenure.conflicts = 0",
-        "    succeed(tenure, made.end)\n    tenure.conflicts = 0"
-      )
+        "internal/election/renewal.ts",
+        "Renewal.committed(claim, attempt, lease)",
+        "Renewal.committed(claim, { ...attempt, start: answer.end }, lease)"
+      ),
+      edit("internal/protocol/renewal.ts", "  attempt.id <= claim.validBy\n", "  attempt.id < claim.validBy\n")
     ]
   },
   {
@@ -49,18 +50,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/term.ts",
-        "    if (left === 0n) {\n      return lose(tenure, \"RenewDeadlineExceeded\")\n    }",
-        "    if (left === 0n && (tenure as any).sending !== true) {\n      return lose(tenure, \"RenewDeadlineExceeded\")\n    }\n    if (left === 0n) {\n      yield* Effect.sleep(1)\n      continue\n    }"
-      ),
-      edit(
-        "internal/election/term.ts",
-        "  tenure.pending.set(renewTime, start)\n",
-        "  tenure.pending.set(renewTime, start)\n  ;(tenure as any).sending = true\n"
-      ),
-      edit(
-        "internal/election/term.ts",
-        "  yield* observer.learn(made)\n",
-        "  ;(tenure as any).sending = false\n  yield* observer.learn(made)\n"
+        "    if (left === 0n) {\n      return lose(election, \"RenewDeadlineExceeded\", now)\n    }",
+        "    if (left === 0n && claim.renewals.requests.some(({ open }) => open)) {\n      yield* Effect.sleep(1)\n      continue\n    }\n    if (left === 0n) {\n      return lose(election, \"RenewDeadlineExceeded\", now)\n    }"
       )
     ]
   },
@@ -71,11 +62,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/campaign.ts",
-        "const decision = decide(observer.observation(), this.attempts, this.author, now)",
-        "const wall = yield* environment.wallClock\n" +
-          "      const seen = observer.observation()\n" +
-          "      const decision = decide(typeof seen.lease === \"string\" || seen.lease.renewTime === undefined ? seen : " +
-          "{ ...seen, signOfLifeAt: now - (wall - seen.lease.renewTime) * 1000n }, this.attempts, this.author, now)"
+        "const decision = decide(observation, takes.requests, author, now)",
+        "const wall = yield* wallMicros\n  const decision = decide(typeof observation.lease === \"string\" || observation.lease.renewTime === undefined ? observation : { ...observation, signOfLifeAt: now - (wall - observation.lease.renewTime) * 1000n }, takes.requests, author, now)"
       )
     ]
   },
@@ -97,12 +85,9 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/election/term.ts",
-        "  if (start !== undefined) {\n    succeed(tenure, start)\n  }\n  if (tenure.term",
-        "  succeed(tenure, start ?? {\n" +
-          "    monotonic: observation.heardAt,\n" +
-          "    witness: tenure.validFrom.witness + observation.heardAt - tenure.validFrom.monotonic\n" +
-          "  })\n  if (tenure.term"
+        "internal/protocol/renewal.ts",
+        "const next = shown === undefined ? known : extend(known, shown, lease.resourceVersion)",
+        "const next = extend(known, shown ?? { id: claim.validBy + 1, open: false, start: {\n    monotonic: observation.heardAt,\n    witness: claim.validFrom.witness + observation.heardAt - claim.validFrom.monotonic,\n    wall: claim.validFrom.wall + observation.heardAt - claim.validFrom.monotonic\n  } }, lease.resourceVersion)"
       )
     ]
   },
@@ -160,26 +145,14 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 200,
     edits: [
       edit(
-        "internal/election/term.ts",
-        "  if (loss !== undefined) {\n    tenure.gone ??= loss",
-        "  if (loss === \"LeaseDeleted\" && observation.lease === \"absent\") {\n    return\n  }\n" +
-          "  if (loss !== undefined) {\n    tenure.gone ??= loss"
+        "internal/protocol/renewal.ts",
+        "  if (loss !== undefined) {\n    return lose(",
+        "  if (loss === \"LeaseDeleted\" && observation.lease === \"absent\") {\n    return claim\n  }\n  if (loss !== undefined) {\n    return lose("
       ),
       edit(
-        "internal/election/term.ts",
-        "  yield* observer.learn(made)\n  if (Result.isSuccess(made.result)) {\n    succeed",
-        "  yield* observer.learn(made)\n" +
-          "  if (Result.isFailure(made.result) && made.result.failure.reason._tag === \"LeaseNotFound\") {\n" +
-          "    const again = yield* observer.attempt(\"create\", start, environment.store.create(environment.key, Writes.create(tenure.author, renewTime)))\n" +
-          "    yield* observer.learn(again)\n" +
-          "    if (Result.isSuccess(again.result)) {\n" +
-          "      (tenure as any).uid = again.result.success.lease.uid\n" +
-          "      tenure.lease = again.result.success.lease\n" +
-          "      succeed(tenure, start)\n" +
-          "      return { made: again, left, committed: tenure.lease }\n" +
-          "    }\n" +
-          "  }\n" +
-          "  if (Result.isSuccess(made.result)) {\n    succeed"
+        "internal/election/renewal.ts",
+        "  if (held && Result.isSuccess(answer.result)) {\n",
+        "  if (held && Result.isFailure(answer.result) && answer.result.failure.reason._tag === \"LeaseNotFound\") {\n    const again = yield* Effect.result(\n      election.store.create(election.key, Writes.create(election.state.claim!.author, attempt.renewTime))\n    )\n    if (Result.isSuccess(again)) {\n      const { lease } = again.success\n      advance(election, (state) => ({\n        ...state,\n        observation: Observation.onApplied(state.observation, lease, answer.end.monotonic),\n        claim: Renewal.committed({ ...state.claim!, uid: lease.uid, lease }, attempt, lease)\n      }), answer.end)\n    }\n  }\n  if (held && Result.isSuccess(answer.result)) {\n"
       )
     ]
   },
@@ -215,12 +188,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/campaign.ts",
-        "      const beginning = now >= oldEnough()\n",
-        "      const beginning = now >= oldEnough()\n" +
-          "      if (beginning) {\n" +
-          "        tenure.validFrom = yield* environment.moment\n" +
-          "        return yield* begin(campaign, tenure, taken)\n" +
-          "      }\n"
+        "    if (settings.newLease === \"lead\" ||",
+        "    if (moment.monotonic >= Observation.oldEnoughAt(observation, timing.leaseDuration)) {\n      advance(election, claimed((claim) => ({ ...claim, validFrom: moment })), moment)\n      return yield* begin(election, election.state.claim!)\n    }\n    if (settings.newLease === \"lead\" ||"
       )
     ]
   },
@@ -265,11 +234,11 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     seenIn: "client-go where Run is called again at once",
     within: 200,
     edits: [
-      edit("LeaderElection.ts", "      yield* Fiber.interrupt(fiber)\n", "      fiber.interruptUnsafe()\n"),
+      edit("LeaderElection.ts", "    yield* Fiber.interrupt(fiber)\n", "    fiber.interruptUnsafe()\n"),
       edit(
         "LeaderElection.ts",
-        "      const exit = yield* Fiber.await(fiber)\n",
-        "      const exit = fiber.pollUnsafe() ?? Exit.void\n"
+        "    const exit = yield* Fiber.await(fiber)\n",
+        "    const exit = fiber.pollUnsafe() ?? Exit.void\n"
       )
     ]
   },
@@ -302,7 +271,11 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     seenIn: "client-go before 2026",
     within: 1000,
     edits: [
-      edit("internal/election/release.ts", "      read = !isOutcomeUnknown(failure)\n", "      read = false\n")
+      edit(
+        "internal/election/release.ts",
+        "if (election.state.observation.version === version) {",
+        "if (version < 0n) {"
+      )
     ]
   },
   {
@@ -312,13 +285,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/term.ts",
-        "      return lose(tenure, \"RenewDeadlineExceeded\")\n    }\n    //",
-        "      yield* environment.store.patch(\n" +
-          "        environment.key,\n" +
-          "        tenure.lease.resourceVersion,\n" +
-          "        Writes.release(tenure.lease, (tenure.lease.renewTime ?? 0n) + 1n, { owner: false })\n" +
-          "      ).pipe(Effect.timeoutOption(environment.settings.requestTimeout), Effect.exit)\n" +
-          "      return lose(tenure, \"RenewDeadlineExceeded\")\n    }\n    //"
+        "    if (left === 0n) {\n      return lose(election, \"RenewDeadlineExceeded\", now)\n    }",
+        "    if (left === 0n) {\n      yield* election.store.patch(election.key, claim.lease.resourceVersion, {\n        holderIdentity: \"\",\n        leaseDurationSeconds: 1,\n        renewTime: (claim.lease.renewTime ?? 0n) + 1n\n      }).pipe(Effect.timeoutOption(election.settings.requestTimeout), Effect.exit)\n      return lose(election, \"RenewDeadlineExceeded\", now)\n    }"
       )
     ]
   },
@@ -340,8 +308,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 200,
     edits: [
       edit(
-        "internal/election/term.ts",
-        "    : remaining(tenure.validFrom, now, renewDeadline)\n",
+        "internal/protocol/renewal.ts",
+        "    : remaining(claim.validFrom, now, renewDeadline)\n",
         "    : now.monotonic >= 0n ? renewDeadline : 0n\n"
       )
     ]
@@ -360,8 +328,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/campaign.ts",
-        "        yield* waitUntil(environment, due < until ? due : until, observer.heard)\n",
-        "        yield* watching ? observer.heard.await : waitUntil(environment, due < until ? due : until, observer.heard)\n"
+        "return yield* waitUntil(due < until ? due : until, election.news)",
+        "return yield* watching ? election.news.await : waitUntil(due < until ? due : until, election.news)"
       )
     ]
   }

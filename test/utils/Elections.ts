@@ -7,7 +7,7 @@ import { TestClock } from "effect/testing"
 import * as Instance from "../../src/internal/protocol/instance.ts"
 import * as LeaderElection from "../../src/LeaderElection.ts"
 import * as LeaderElectionConfig from "../../src/LeaderElectionConfig.ts"
-import { LeaderElectionError } from "../../src/LeaderElectionError.ts"
+import { isLeaderElectionError, type LeaderElectionError } from "../../src/LeaderElectionError.ts"
 import { Leadership } from "../../src/Leadership.ts"
 import { ageMarkAnnotation, instanceAnnotation, type LeaseRecord } from "../../src/LeaseRecord.ts"
 import { LeaseStore } from "../../src/LeaseStore.ts"
@@ -214,8 +214,8 @@ const outcome = (exit: Exit.Exit<unknown, unknown>): string => {
     return `succeeds with ${String(exit.value)}`
   }
   const error = Cause.squash(exit.cause)
-  return error instanceof LeaderElectionError
-    ? `fails: ${error.reason._tag === "LeadershipLost" ? error.reason.cause : error.reason._tag}`
+  return isLeaderElectionError(error)
+    ? `fails: ${error.reason._tag === "LeadershipLost" ? error.reason.reason : error.reason._tag}`
     : `fails: ${String(error)}`
 }
 

@@ -74,7 +74,7 @@ export const candidate = Effect.fnUntraced(
 
       const end = Effect.gen(function*() {
         const status = yield* election.status
-        const cause = status._tag === "Ending" ? status.cause : undefined
+        const cause = status._tag === "Ending" ? status.reason : undefined
         yield* cause === undefined ? act("ending", term) : act("lost", { ...term, cause })
         yield* Effect.sleep(behaviour.ending)
         yield* act("ended", term)
@@ -106,7 +106,7 @@ export const candidate = Effect.fnUntraced(
             return emit("idle")
           case "Following":
             return emit("following")
-          case "Holding":
+          case "Pending":
             return emit("holding", { cause: status.cause })
           default:
             // Told by the leader program itself.

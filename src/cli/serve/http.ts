@@ -49,7 +49,7 @@ const isSame = (one: Answer, other: Answer): boolean =>
 const statusNames = {
   Idle: "idle",
   Following: "following",
-  Holding: "holding",
+  Pending: "holding",
   Leading: "leading",
   Ending: "ending"
 } as const

@@ -5,13 +5,32 @@
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { isOutcomeUnknown, retryAfter } from "../../LeaseError.ts"
+import type { LeaseRecord } from "../../LeaseRecord.ts"
+import * as Attempts from "../protocol/attempts.ts"
 import { isHeldBy } from "../protocol/decision.ts"
-import type { Observation } from "../protocol/observation.ts"
+import * as Observation from "../protocol/observation.ts"
+import { meaningOf } from "../protocol/refusal.ts"
+import * as Renewal from "../protocol/renewal.ts"
 import * as Writes from "../protocol/writes.ts"
-import type { Campaign, Holding } from "./campaign.ts"
-import { nanos, sleepUntil, waitUntil } from "./environment.ts"
-import * as Tenure from "./term.ts"
+import type { Campaign } from "./campaign.ts"
+import { jitter, waitUntil } from "./clock.ts"
+import { abort, afterFailure, type Answer, learn, read, type Requests, retriesAt, send } from "./requests.ts"
+import { advance, type Election, nextRenewTime, nextRequest, publish } from "./state.ts"
+import * as Telemetry from "./telemetry.ts"
+
+/** What one release works with, and how far it has come. */
+interface Release {
+  readonly election: Election
+  readonly requests: Requests
+  readonly author: Writes.Author
+  readonly claim: Renewal.Claim | undefined
+  /** Creates and takes of unknown outcome: any of them may be committed yet. */
+  readonly takes: ReadonlyArray<Attempts.Attempt>
+  /** The renewTimes that this campaign may have written. */
+  readonly written: ReadonlySet<bigint>
+  attempts: Attempts.Series<Attempts.Attempt>
+  released: boolean
+}
 
 /**
  * Releases whatever the campaign holds. Called when the program and its
@@ -22,92 +41,180 @@ import * as Tenure from "./term.ts"
  * released runs out.
  */
 export const release = Effect.fnUntraced(function*(campaign: Campaign) {
-  const { environment, holding } = campaign
-  const { author, tenure } = holding
-  if (author === undefined || tenure?.gone !== undefined || (tenure === undefined && holding.uncertain === undefined)) {
+  const { author, election, requests } = campaign
+  const { state, timing } = election
+  const { claim, takes } = state
+  const now = yield* election.moment
+  advance(election, (state) => ({
+    ...state,
+    role: "releasing",
+    mustRead: false,
+    // A program that has ended by itself is no reason for a pause before the next campaign.
+    takes: claim?.over === true ? Attempts.none : { ...Attempts.none, starts: takes.starts }
+  }), now)
+  const uncertain = claim === undefined
+    ? Attempts.expired(takes, now.monotonic, timing.leaseDuration).requests
+    : []
+  if (claim === undefined ? uncertain.length === 0 : claim.gone !== undefined) {
     return
   }
-  if (tenure !== undefined && Tenure.hasOverrun(environment, tenure, yield* environment.moment)) {
-    yield* Effect.logWarning("Not released: others may have taken the Lease while the program was ending")
+  if (claim !== undefined && Renewal.hasOverrun(claim, now, timing.leaseDuration)) {
+    yield* Telemetry.warn("Not released: others may have taken the Lease while the program was ending")
     return
   }
-  const released = yield* attempts(campaign, author, tenure)
-  if (released === "failed") {
-    yield* Effect.logWarning("The Lease could not be released: it runs out by itself")
-  } else if (released === "released") {
-    yield* Effect.logInfo("Released the Lease")
+  const running: Release = {
+    election,
+    requests,
+    author: claim?.author ?? author,
+    claim,
+    takes: uncertain,
+    written: new Set([
+      ...uncertain.map(({ renewTime }) => renewTime),
+      ...claim?.renewals.requests.map(({ renewTime }) => renewTime) ?? [],
+      ...claim?.lease.renewTime === undefined ? [] : [claim.lease.renewTime]
+    ]),
+    attempts: Attempts.none,
+    released: false
+  }
+  const result = yield* attempt(running)
+  if (result === "failed") {
+    yield* Telemetry.warn("The Lease could not be released: it runs out by itself")
+  } else if (result === "released" && claim !== undefined) {
+    yield* Telemetry.info("Released the Lease")
   }
 })
 
-const attempts = Effect.fnUntraced(function*(
-  campaign: Campaign,
-  author: Writes.Author,
-  tenure: Tenure.Tenure | undefined
-) {
-  const { environment, holding, memory, observer } = campaign
-  const { requestTimeout, retryPeriod } = environment.timing
-  const limit = (yield* environment.monotonic) + 2n * retryPeriod + requestTimeout
-  // A take whose answer never came: only a read tells whether there is anything to release.
-  let read = tenure === undefined
-  let conflicts = 0
+/** What is to be released, as far as is known: `undefined` where nothing is. */
+const target = ({ author, claim, takes, written, attempts }: Release, observation: Observation.Observation) => {
+  const { lease } = observation
+  if (typeof lease === "string") {
+    return takes.some(({ guard }) => guard === "absent") ? "mayComeLate" as const : undefined
+  }
+  if (claim !== undefined && lease.uid !== claim.uid) {
+    return undefined
+  }
+  if (Attempts.shownBy(attempts.requests, lease) !== undefined) {
+    return "released" as const
+  }
+  // A record of our name without instance may be another's that somebody has edited.
+  if (
+    isHeldBy(lease, author) &&
+    (Observation.instanceOf(lease) !== undefined || (lease.renewTime !== undefined && written.has(lease.renewTime)))
+  ) {
+    return lease
+  }
+  // A take that may still be committed is guarded by this very version: whichever lands first makes the other conflict.
+  return takes.some(({ guard }) => guard === lease.resourceVersion) ? lease : undefined
+}
+
+/** Sends releases, beside each other where answers are late, until one has come to something or time is up. */
+const attempt = Effect.fnUntraced(function*(release: Release) {
+  const { claim, election, requests, takes } = release
+  const { news, timing } = election
+  const began = (yield* election.moment).monotonic
+  // Later the Lease may be another's.
+  const latest = (claim?.validFrom ?? takes.at(-1)!.start).monotonic + timing.leaseDuration
+  const limit = began + 2n * timing.retryPeriod + timing.requestTimeout
+  const stop = limit < latest ? limit : latest
+  let nextLook = began
   while (true) {
-    const start = yield* environment.moment
-    if (start.monotonic >= limit) {
-      return "failed"
+    news.closeUnsafe()
+    const now = (yield* election.moment).monotonic
+    const { mustRead, observation, reads } = election.state
+    const found = target(release, observation)
+    if (release.released || found === "released") {
+      return "released"
     }
-    const made = read ? yield* observer.read : undefined
-    let failure = made !== undefined && Result.isFailure(made.result) ? made.result.failure : undefined
-    if (failure === undefined || failure.reason._tag === "LeaseNotFound") {
-      const { lease } = observer.observation()
-      if (typeof lease === "string" || (tenure !== undefined && lease.uid !== tenure.uid) || !isHeldBy(lease, author)) {
-        const again = start.monotonic + retryPeriod
-        if (!mayComeLate(holding, lease) || again >= limit) {
-          return "gone"
-        }
-        // The read itself was heard.
-        observer.heard.closeUnsafe()
-        yield* waitUntil(environment, again, observer.heard)
-        continue
-      }
-      const renewTime = yield* Tenure.nextRenewTime(environment, memory, lease.renewTime)
-      const write = Writes.release(lease, renewTime, { owner: !memory.ownerRefused })
-      const written = yield* observer.attempt(
-        "patch",
-        start,
-        environment.store.patch(environment.key, lease.resourceVersion, write)
-      )
-      yield* observer.learn(written)
-      if (Result.isSuccess(written.result)) {
-        return "released"
-      }
-      failure = written.result.failure
-      if (failure.reason._tag === "LeaseNotFound") {
-        return "gone"
-      }
-      if (failure.reason._tag === "LeaseForbidden" && failure.reason.ownerReferences && !memory.ownerRefused) {
-        memory.ownerRefused = true
-        continue
-      }
-      // A conflict tells that the Lease has changed, not whether it is still ours. An attempt of
-      // unknown outcome is sent again on the same version: the guard makes that harmless.
-      read = !isOutcomeUnknown(failure)
-      // From the second conflict on somebody else keeps writing: not at full speed against it.
-      if (failure.reason._tag === "LeaseConflict" && conflicts++ === 0) {
-        continue
-      }
+    release.attempts = Attempts.living(release.attempts, observation.lease)
+    if (found === undefined && !mustRead) {
+      return "gone"
     }
-    const asked = retryAfter(failure)
-    const again = start.monotonic + (asked !== undefined && nanos(asked) > retryPeriod ? nanos(asked) : retryPeriod)
-    if (again >= limit) {
-      return "failed"
+    if (now >= stop) {
+      return claim === undefined ? "gone" : "failed"
     }
-    yield* sleepUntil(environment, again)
+    const isLate = found === "mayComeLate"
+    const due = mustRead
+      ? Attempts.dueAt(reads, timing)
+      : isLate
+      ? nextLook
+      : Attempts.dueAt(release.attempts, timing)
+    if (due > now) {
+      // Nothing can be sent any more, and no answer can come.
+      if (due >= stop && requests.size === 0) {
+        return claim === undefined ? "gone" : "failed"
+      }
+      yield* waitUntil(due < stop ? due : stop, news)
+    } else if (mustRead || found === undefined || isLate) {
+      nextLook = now + timing.retryPeriod
+      yield* read(election, requests)
+    } else {
+      yield* giveUp(release, found)
+    }
   }
 })
 
-/** Whether a take that was never answered may still be applied: while the Lease is what it was decided on, its guard holds. */
-const mayComeLate = ({ tenure, uncertain }: Holding, lease: Observation["lease"]): boolean =>
-  tenure === undefined && uncertain !== undefined &&
-  (typeof lease === "string" || typeof uncertain.decidedOn === "string"
-    ? lease === uncertain.decidedOn
-    : lease.resourceVersion === uncertain.decidedOn.resourceVersion)
+/** Begins one release. */
+const giveUp = Effect.fnUntraced(function*(release: Release, lease: LeaseRecord) {
+  const { election, requests } = release
+  const { key, store, timing } = election
+  const start = yield* election.moment
+  const renewTime = yield* nextRenewTime(election, lease.renewTime)
+  const one: Attempts.Attempt = {
+    id: nextRequest(election),
+    start,
+    open: true,
+    guard: lease.resourceVersion,
+    renewTime,
+    cause: "release"
+  }
+  const old = Attempts.givenUp(release.attempts)
+  if (old !== undefined) {
+    abort(requests, old.id)
+  }
+  const beside = Attempts.open(release.attempts).filter(({ id }) => id !== old?.id)
+  release.attempts = Attempts.begun(release.attempts, one)
+  yield* send(election, requests, {
+    id: one.id,
+    verb: "patch",
+    start,
+    limit: timing.leaseDuration,
+    beside,
+    request: store.patch(
+      key,
+      lease.resourceVersion,
+      Writes.release(lease, renewTime, { owner: !election.ownerRefused })
+    ),
+    onAnswer: (answer) => onReleased(release, one, answer)
+  })
+})
+
+const onReleased = Effect.fnUntraced(function*(
+  release: Release,
+  one: Attempts.Attempt,
+  answer: Answer
+) {
+  const { election } = release
+  const pause = one.start.monotonic + (yield* jitter(election.timing.retryPeriod))
+  const { version } = election.state.observation
+  advance(election, (state) => learn(state, answer), answer.end)
+  if (Result.isSuccess(answer.result)) {
+    release.released = true
+  } else {
+    const error = answer.result.failure
+    yield* election.failures.onFailure(error)
+    const meaning = meaningOf("releasing", error.verb, error.reason)
+    if (meaning === "Read") {
+      release.attempts = Attempts.conflicted(release.attempts, one.id, pause)
+      if (election.state.observation.version === version) {
+        advance(election, (state) => ({ ...state, mustRead: true }), answer.end)
+      }
+    } else if (meaning === "WithoutOwner") {
+      election.ownerRefused = true
+      release.attempts = Attempts.refused(release.attempts, one.id, 0n)
+    } else {
+      release.attempts = afterFailure(release.attempts, one.id, error, retriesAt(election, answer, error))
+    }
+  }
+  election.news.openUnsafe()
+  yield* publish(election)
+})

@@ -1,351 +1,294 @@
 /**
- * Holding the Lease: from the write that took it until it was released or lost.
- *
- * A tenure may begin before its term (a Lease that may be young is held, and
- * waited for) and goes on after it (until the program's finalizers have ended).
+ * A term: everything that goes on while a program leads, and until it has
+ * ended.
  *
  * @internal
  */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
-import * as Result from "effect/Result"
-import { LeaderElectionError, LeadershipLost, type LossCause, RenewalFailed } from "../../LeaderElectionError.ts"
-import type { TakeoverCause, Term } from "../../LeaderElectionStatus.ts"
-import { type LeaseError, retryAfter } from "../../LeaseError.ts"
-import { type LeaseRecord, type LeaseWrite, stepDownAnnotation } from "../../LeaseRecord.ts"
-import { lossOf } from "../protocol/decision.ts"
-import { needsMark } from "../protocol/observation.ts"
-import { elapsed, type Moment, nextRenewal, programDeadline, remaining } from "../protocol/timing.ts"
-import * as Writes from "../protocol/writes.ts"
-import { type Environment, nanos, seconds, waitUntil } from "./environment.ts"
-import { type Attempt, jitter, type Observer } from "./observer.ts"
+import * as Option from "effect/Option"
+import type { LeaderElectionError, LossReason } from "../../LeaderElectionError.ts"
+import type { Term } from "../../LeaderElectionStatus.ts"
+import { Leadership } from "../../Leadership.ts"
+import * as Renewal from "../protocol/renewal.ts"
+import { type Moment, remaining } from "../protocol/timing.ts"
+import { ActiveTerms, moved } from "./activeTerms.ts"
+import type { Campaign } from "./campaign.ts"
+import { onGone } from "./campaign.ts"
+import { sleepUntil } from "./clock.ts"
+import * as Renewing from "./renewal.ts"
+import { advance, claimed, type Election, leaseName, lostError, publish } from "./state.ts"
+import * as Telemetry from "./telemetry.ts"
 
-export interface Tenure {
-  readonly author: Writes.Author
-  readonly uid: string
-  readonly cause: TakeoverCause
-  /** Completed when the term is lost. */
-  readonly loss: Deferred.Deferred<LossCause>
-  /** The newest record of ours: what the next write is guarded by. */
-  lease: LeaseRecord
-  /** Start of the last request that is known to have succeeded. */
-  validFrom: Moment
-  /** Attempts that may have been applied, by the renewTime that only they wrote. */
-  readonly pending: Map<bigint, Moment>
-  failed: { readonly start: bigint; readonly end: bigint; readonly retryAfter: bigint | undefined } | undefined
-  conflicts: number
-  /** The next attempt is due now: after a first conflict, or for `confirm`. */
-  hurry: boolean
-  /** When the first renewal is due, where it comes early to spread many. */
-  firstDue: bigint | undefined
-  readonly confirmations: Set<Confirmation>
-  /** The term, once it has begun. */
-  term: Term | undefined
-  /** Why the term is over, where it was lost. Final. */
-  lost: LossCause | undefined
-  /** The Lease is no longer ours: nothing is left to renew or to release. */
-  gone: LossCause | undefined
-  /** The program has ended, or is being ended by its own side. */
-  over: boolean
-  /** Called at once when the validity was prolonged or is over. */
-  onMove: () => void
+/** What is left of the validity of this term. */
+const validity = ({ state: { claim }, timing }: Election, now: Moment): bigint =>
+  claim === undefined ? 0n : Renewal.validity(claim, now, timing.renewDeadline)
+
+/** Ends the term at once. The first reason stands. */
+const lose = (election: Election, reason: LossReason, now: Moment): void => {
+  advance(election, claimed((claim) => claim.over ? claim : Renewal.lose(claim, reason)), now)
 }
 
-interface Confirmation {
-  readonly asked: bigint
-  readonly result: Deferred.Deferred<void, LeaderElectionError>
-}
-
-/** The last renewTime that this election wrote: the next one is greater. */
-export interface Pen {
-  lastWritten: bigint
-}
-
-/** A renewTime for the next write, found nowhere else. */
-export const nextRenewTime = (environment: Environment, pen: Pen, stored: bigint | undefined): Effect.Effect<bigint> =>
-  Effect.map(environment.wallClock, (wallClock) => {
-    pen.lastWritten = Writes.uniqueRenewTime(wallClock, pen.lastWritten, stored)
-    return pen.lastWritten
-  })
-
-export const make = (options: {
-  readonly author: Writes.Author
-  readonly cause: TakeoverCause
-  readonly lease: LeaseRecord
-  readonly start: Moment
-  readonly firstDue: bigint | undefined
-}): Tenure => ({
-  author: options.author,
-  uid: options.lease.uid,
-  cause: options.cause,
-  loss: Deferred.makeUnsafe(),
-  lease: options.lease,
-  validFrom: options.start,
-  pending: new Map(),
-  failed: undefined,
-  conflicts: 0,
-  hurry: false,
-  firstDue: options.firstDue,
-  confirmations: new Set(),
-  term: undefined,
-  lost: undefined,
-  gone: undefined,
-  over: false,
-  onMove: () => {}
-})
-
-/** What is left of the leadership's validity: a function of time, never a stored flag. */
-export const validity = (tenure: Tenure, now: Moment, renewDeadline: bigint): bigint =>
-  tenure.term === undefined || tenure.over || tenure.lost !== undefined
-    ? 0n
-    : remaining(tenure.validFrom, now, renewDeadline)
-
-/** Ends the term. The first cause stands; nothing that arrives later revives it. */
-export const lose = (tenure: Tenure, cause: LossCause): void => {
-  if (tenure.lost === undefined) {
-    tenure.lost = cause
-    tenure.onMove()
-    Deferred.doneUnsafe(tenure.loss, Effect.succeed(cause))
-  }
-}
-
-const succeed = (tenure: Tenure, start: Moment): void => {
-  if (start.monotonic <= tenure.validFrom.monotonic) {
-    return
-  }
-  tenure.validFrom = start
-  tenure.onMove()
-  if (tenure.failed !== undefined && tenure.failed.start <= start.monotonic) {
-    tenure.failed = undefined
-  }
-  for (const [renewTime, pending] of tenure.pending) {
-    if (pending.monotonic <= start.monotonic) {
-      tenure.pending.delete(renewTime)
-    }
-  }
-}
-
-/**
- * Takes in what was seen of the Lease. A record of ours gives the version to go
- * on with; it extends validity only if its renewTime is that of one of our
- * attempts, and then from the start of *that* attempt. Anything else newer (a
- * label, an older write of ours) extends nothing.
- */
-export const reconcile = (tenure: Tenure, observer: Observer): void => {
-  const observation = observer.observation()
-  const loss = lossOf(observation, tenure.uid, tenure.author)
-  if (loss !== undefined) {
-    tenure.gone ??= loss
-    lose(tenure, loss)
-    return
-  }
-  if (typeof observation.lease === "string" || observation.lease === tenure.lease) {
-    return
-  }
-  tenure.lease = observation.lease
-  const start = tenure.lease.renewTime === undefined ? undefined : tenure.pending.get(tenure.lease.renewTime)
-  if (start !== undefined) {
-    succeed(tenure, start)
-  }
-  if (tenure.term !== undefined && tenure.lease.annotations[stepDownAnnotation] === tenure.author.instance) {
-    lose(tenure, "SteppedDown")
-  }
-}
-
-/** When the next attempt is due. */
-export const dueAt = (environment: Environment, tenure: Tenure): bigint =>
-  tenure.hurry
-    ? 0n
-    : tenure.firstDue ??
-      nextRenewal({ succeeded: tenure.validFrom.monotonic, failed: tenure.failed }, environment.timing)
-
-/**
- * Makes one guarded write. Its outcome is in the tenure; the result is the
- * response where this very write is known to have been committed.
- */
-export const writeOnce = Effect.fnUntraced(function*(
-  environment: Environment,
-  observer: Observer,
-  pen: Pen,
-  tenure: Tenure,
-  makeWrite: (
-    author: Writes.Author,
-    lease: LeaseRecord,
-    renewTime: bigint,
-    options: { readonly mark: boolean }
-  ) => LeaseWrite
+/** Starts everything that goes on during a term, in the scope in which the Lease is held. */
+export const begin = Effect.fnUntraced(function*(
+  campaign: Campaign,
+  term: Term,
+  witness: (() => bigint) | undefined
 ) {
-  const before = tenure.validFrom
-  if (tenure.conflicts > 0 && !tenure.hurry && !observer.isWatching()) {
-    // Who keeps writing has written again during the pause, and no watch told what: read before it would only conflict.
-    const read = yield* observer.read
-    if (tenure.gone !== undefined) {
-      return { made: read, left: 0n, committed: undefined }
+  const { election, requests, watch } = campaign
+  const { metrics, settings } = election
+  yield* publish(election)
+  yield* Metric.update(metrics.terms, 1)
+  yield* Metric.update(metrics.leader, 1)
+  const inTerm = Effect.annotateLogs({ term: String(term.fencingToken) })
+  yield* inTerm(Telemetry.info(`Became leader (${term.cause})`))
+  const span = yield* Effect.makeSpanScoped("LeaderElection.term", {
+    attributes: {
+      lease: leaseName(election),
+      identity: settings.identity,
+      fencingToken: String(term.fencingToken),
+      cause: term.cause
     }
-  }
-  const start = yield* environment.moment
-  const guard = tenure.lease
-  const renewTime = yield* nextRenewTime(environment, pen, guard.renewTime)
-  tenure.pending.set(renewTime, start)
-  tenure.hurry = false
-  tenure.firstDue = undefined
-  const mark = needsMark(observer.observation(), start.monotonic, environment.timing.leaseDuration)
-  const made = yield* observer.attempt(
-    "patch",
-    start,
-    environment.store.patch(
-      environment.key,
-      guard.resourceVersion,
-      makeWrite(tenure.author, guard, renewTime, { mark })
+  })
+  const renewalSpan = Effect.withSpan("LeaderElection.renew", {
+    root: true,
+    attributes: { lease: leaseName(election) },
+    links: [{ span, attributes: {} }]
+  })
+  const background = (fiber: string, effect: Effect.Effect<unknown>) =>
+    Effect.forkScoped(
+      inTerm(Effect.annotateLogs(endsWithTerm(election, effect), { module: "LeaderElection", fiber })),
+      { startImmediately: true }
+    )
+  yield* background("renewal", Renewing.run(election, requests, watch, renewalSpan))
+  yield* background("deadline", watchDeadline(election, witness !== undefined))
+  yield* background("leader running", countRunning(election))
+  yield* background("defects", Deferred.await(election.defect))
+  yield* background(
+    "loss",
+    Effect.flatMap(
+      Deferred.await(election.loss),
+      (reason) => Effect.andThen(onLoss(election, reason), watchOverrun(election))
     )
   )
-  const left = remaining(before, made.end, environment.timing.renewDeadline)
-  yield* observer.learn(made)
-  if (Result.isSuccess(made.result)) {
-    succeed(tenure, start)
-    tenure.conflicts = 0
-    yield* Metric.update(environment.metrics.renewalDuration, seconds(made.end.monotonic - start.monotonic))
-    return { made, left, committed: made.result.success.lease }
-  }
-  yield* onFailure(environment, observer, tenure, guard, made, made.result.failure)
-  return { made, left, committed: undefined }
+  yield* register(election, witness)
+  // Registered last, so that it runs first: leadership ends before the renewal does.
+  yield* Effect.addFinalizer(() => end(election))
+  return makeLeadership(election, term)
 })
 
-const onFailure = Effect.fnUntraced(function*(
-  environment: Environment,
-  observer: Observer,
-  tenure: Tenure,
-  guard: LeaseRecord,
-  made: Attempt,
-  error: LeaseError
-) {
-  const asked = retryAfter(error)
-  const failed = {
-    start: made.start.monotonic,
-    end: made.end.monotonic,
-    retryAfter: asked === undefined ? undefined : nanos(asked)
-  }
-  if (error.reason._tag !== "LeaseConflict") {
-    tenure.failed = failed
+/** A defect in anything that a term depends on ends it at once: a program must not go on unrenewed, or unwatched. */
+const endsWithTerm = (election: Election, effect: Effect.Effect<unknown>): Effect.Effect<void> =>
+  Effect.onExit(Effect.asVoid(effect), (exit) =>
+    Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)
+      ? Effect.void
+      : Effect.gen(function*() {
+        lose(election, "Defect", yield* election.moment)
+        yield* Telemetry.error("A defect in the election ends the term", exit.cause)
+      })).pipe(Effect.catchCause(() => Effect.void))
+
+/** Ends the term from the program's side: leadership reads as invalid before any finalizer of the program runs. */
+export const end = Effect.fnUntraced(function*(election: Election, failure?: Cause.Cause<unknown>) {
+  const { claim } = election.state
+  if (claim === undefined || claim.over || claim.lost !== undefined) {
     return
   }
-  tenure.conflicts++
-  // What explains the conflict may have arrived already, through the watch.
-  const read = tenure.lease.resourceVersion === guard.resourceVersion && tenure.gone === undefined
-    ? yield* observer.read
-    : undefined
-  if (read !== undefined && Result.isFailure(read.result)) {
-    tenure.failed = failed
-  } else if (tenure.conflicts === 1) {
-    tenure.hurry = true
+  advance(election, claimed(Renewal.end), yield* election.moment)
+  yield* Metric.update(election.metrics.leader, 0)
+  yield* publish(election)
+  yield* Effect.annotateLogs(
+    failure === undefined || Cause.hasInterruptsOnly(failure)
+      ? Telemetry.info("Stopped leading: its program has ended")
+      : Telemetry.error("Stopped leading: its program has failed", failure),
+    { term: String(claim.term?.fencingToken) }
+  )
+})
+
+const onLoss = Effect.fnUntraced(function*(election: Election, reason: LossReason) {
+  const { claim } = election.state
+  if (claim === undefined || claim.over) {
+    // The program was ending by itself: what happens to the Lease now is no loss.
+    return
+  }
+  yield* publish(election)
+  yield* Metric.update(election.metrics.leader, 0)
+  yield* Metric.update(election.metrics.losses(reason), 1)
+  if (reason === "RenewDeadlineExceeded") {
+    yield* Metric.update(election.metrics.validityLeft, 0)
+  }
+  if (reason === "SteppedDown") {
+    const now = yield* election.moment
+    election.standBackUntil = now.monotonic + election.timing.leaseDuration
+    yield* Telemetry.info("Stopped leading: asked to step down")
   } else {
-    // Somebody else keeps writing: not at full speed against it.
-    const early = environment.timing.retryPeriod - (yield* jitter(environment.timing.retryPeriod))
-    tenure.failed = { ...failed, start: failed.start - early }
+    yield* Telemetry.warn(`Stopped leading: ${lostError(reason).message}`)
   }
-})
-
-/** Renews until the Lease is no longer ours; interrupted when there is nothing left to renew for. */
-export const renewing = Effect.fnUntraced(function*(
-  environment: Environment,
-  observer: Observer,
-  pen: Pen,
-  tenure: Tenure,
-  span: (renewal: Effect.Effect<void>) => Effect.Effect<void>
-) {
-  let worst = environment.timing.renewDeadline
-  while (tenure.gone === undefined) {
-    observer.heard.closeUnsafe()
-    const due = dueAt(environment, tenure)
-    if (due > (yield* environment.monotonic)) {
-      yield* waitUntil(environment, due, observer.heard)
-      continue
-    }
-    yield* span(Effect.gen(function*() {
-      const { committed, left, made } = yield* writeOnce(environment, observer, pen, tenure, Writes.renew)
-      yield* Effect.annotateCurrentSpan(
-        Result.match(made.result, {
-          onSuccess: () => ({ outcome: "committed", secondsLeft: seconds(left) }),
-          onFailure: (error) => ({ outcome: error.reason._tag })
-        })
-      )
-      if (committed !== undefined && left < worst) {
-        worst = left
-        yield* Metric.update(environment.metrics.validityLeft, seconds(worst))
-      }
-      yield* answerConfirmations(tenure, made)
-    }))
-  }
-  yield* answerConfirmations(tenure, undefined)
-})
-
-const answerConfirmations = (tenure: Tenure, made: Attempt | undefined): Effect.Effect<void> =>
-  Effect.sync(() => {
-    for (const confirmation of tenure.confirmations) {
-      const answer = confirmed(tenure, confirmation, made)
-      if (answer !== undefined) {
-        tenure.confirmations.delete(confirmation)
-        Deferred.doneUnsafe(confirmation.result, answer)
-      }
-    }
-  })
-
-const confirmed = (tenure: Tenure, confirmation: Confirmation, made: Attempt | undefined) => {
-  if (tenure.lost !== undefined) {
-    return Effect.fail(lostError(tenure.lost))
-  }
-  if (tenure.validFrom.monotonic >= confirmation.asked) {
-    return Effect.void
-  }
-  // A conflict is followed by another attempt, unless it was not the first.
-  return made !== undefined && Result.isFailure(made.result) && !tenure.hurry &&
-      made.start.monotonic >= confirmation.asked
-    ? Effect.fail(new LeaderElectionError({ reason: new RenewalFailed({ error: made.result.failure }) }))
-    : undefined
-}
-
-export const lostError = (cause: LossCause): LeaderElectionError =>
-  new LeaderElectionError({ reason: new LeadershipLost({ cause }) })
-
-/** Asks the renewal for an attempt that begins from now on, and waits for its outcome. */
-export const confirm = Effect.fnUntraced(function*(environment: Environment, observer: Observer, tenure: Tenure) {
-  const now = yield* environment.moment
-  if (validity(tenure, now, environment.timing.renewDeadline) === 0n) {
-    return yield* lostError(tenure.lost ?? "RenewDeadlineExceeded")
-  }
-  const confirmation: Confirmation = { asked: now.monotonic, result: Deferred.makeUnsafe() }
-  tenure.confirmations.add(confirmation)
-  tenure.hurry = true
-  observer.heard.openUnsafe()
-  return yield* Effect.raceFirst(
-    Deferred.await(confirmation.result),
-    Effect.flatMap(Deferred.await(tenure.loss), (cause) => Effect.fail(lostError(cause)))
-  ).pipe(Effect.ensuring(Effect.sync(() => tenure.confirmations.delete(confirmation))))
+  yield* onGone(election)
 })
 
 /**
  * Ends the term when its validity does. A timer of its own, which no request
- * can hold up: whoever looks at the deadline only between requests has a
- * program that leads for as long as a request hangs.
+ * can hold up: where the deadline is looked at only between requests, a program
+ * leads for as long as a request hangs.
  */
-export const watchDeadline = Effect.fnUntraced(function*(environment: Environment, tenure: Tenure, sliced: boolean) {
-  while (tenure.lost === undefined) {
-    const now = yield* environment.moment
-    const left = remaining(tenure.validFrom, now, environment.timing.renewDeadline)
+const watchDeadline = Effect.fnUntraced(function*(election: Election, sliced: boolean) {
+  const { renewDeadline, retryPeriod } = election.timing
+  while (true) {
+    const { claim } = election.state
+    if (claim === undefined || claim.lost !== undefined || claim.over) {
+      return
+    }
+    const now = yield* election.moment
+    const left = remaining(claim.validFrom, now, renewDeadline)
     if (left === 0n) {
-      return lose(tenure, "RenewDeadlineExceeded")
+      return lose(election, "RenewDeadlineExceeded", now)
     }
     // Timers stop with a suspended machine, and the witness does not: look at it in between.
-    const slice = sliced && environment.timing.retryPeriod < left ? environment.timing.retryPeriod : left
+    const slice = sliced && retryPeriod < left ? retryPeriod : left
     yield* Effect.sleep(Number((slice + 999_999n) / 1_000_000n))
   }
 })
 
-/** Whether others may have taken the Lease while the program was still running: then it is not released. */
-export const hasOverrun = (environment: Environment, tenure: Tenure, now: Moment): boolean =>
-  elapsed(tenure.validFrom, now) >= programDeadline(environment.timing.leaseDuration)
+// An overrun is reported when it happens: nothing would be seen of a program that never ends.
+const watchOverrun = Effect.fnUntraced(function*(election: Election) {
+  const { leaseDuration } = election.timing
+  while (true) {
+    const { claim } = election.state
+    const now = yield* election.moment
+    if (claim === undefined || Renewal.hasOverrun(claim, now, leaseDuration)) {
+      break
+    }
+    yield* sleepUntil(now.monotonic + Renewal.untilOverrun(claim, now, leaseDuration))
+  }
+  yield* Metric.update(election.metrics.overruns, 1)
+  yield* Telemetry.error(
+    "The program is still running although its term is over: another candidate may lead now. " +
+      "Make what it does interruptible, and its finalizers short"
+  )
+})
 
-/** When a program that still runs then overruns its term (monotonic). */
-export const overrunAt = (environment: Environment, tenure: Tenure, now: Moment): bigint =>
-  now.monotonic + programDeadline(environment.timing.leaseDuration) - elapsed(tenure.validFrom, now)
+// The Ruby gem's counter: one for each interval in which this process leads.
+const countRunning = Effect.fnUntraced(function*(election: Election) {
+  let now = yield* election.moment
+  let next = now.monotonic
+  while (validity(election, now) > 0n) {
+    yield* Metric.update(election.metrics.leaderRunning, 1)
+    next += election.timing.renewInterval
+    yield* sleepUntil(next)
+    now = yield* election.moment
+  }
+})
+
+/** Shows the term to what may be the first to run after a stall, and to a guard that cannot wait for this thread. */
+const register = Effect.fnUntraced(function*(election: Election, witness: (() => bigint) | undefined) {
+  const clock = yield* Clock.Clock
+  const active = yield* ActiveTerms
+  const now = (): Moment => ({
+    monotonic: clock.monotonicTimeNanosUnsafe(),
+    witness: witness?.() ?? 0n,
+    wall: clock.currentTimeNanosUnsafe()
+  })
+  const term = {
+    lease: leaseName(election),
+    endIfOver: () => {
+      const at = now()
+      if (validity(election, at) === 0n) {
+        lose(election, "RenewDeadlineExceeded", at)
+      }
+    },
+    left: () => {
+      const { claim } = election.state
+      const isOver = claim === undefined || claim.over || claim.lost !== undefined
+      const at = now()
+      return {
+        isOver,
+        nanos: claim === undefined
+          ? 0n
+          : isOver
+          ? Renewal.untilOverrun(claim, at, election.timing.leaseDuration)
+          : validity(election, at)
+      }
+    }
+  }
+  yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      active.terms.add(term)
+      election.onMove = () => moved(active)
+      moved(active)
+    }),
+    () =>
+      Effect.sync(() => {
+        active.terms.delete(term)
+        election.onMove = () => {}
+        moved(active)
+      })
+  )
+})
+
+// --- Leadership ------------------------------------------------------------------------------------
+
+const makeLeadership = (election: Election, term: Term): Leadership["Service"] => {
+  const { key, loss, settings, timing } = election
+  // A Leadership that is kept after its term says that it is over, whatever this election does by then.
+  const claim = () => {
+    const { claim } = election.state
+    return claim?.term === term ? claim : undefined
+  }
+  const left = Effect.map(election.moment, (now) => {
+    const held = claim()
+    return held === undefined ? 0n : Renewal.validity(held, now, timing.renewDeadline)
+  })
+  // What asks after the deadline, but before its timer could run, ends the term.
+  const ensure = Effect.gen(function*() {
+    if ((yield* left) > 0n) {
+      return
+    }
+    if (claim() !== undefined) {
+      lose(election, "RenewDeadlineExceeded", yield* election.moment)
+    }
+    const lost = yield* Deferred.poll(loss)
+    return yield* lostError(Option.isSome(lost) ? yield* lost.value : "RenewDeadlineExceeded")
+  })
+  return Leadership.of({
+    lease: key,
+    identity: settings.identity,
+    fencingToken: term.fencingToken,
+    transitions: term.transitions,
+    isValid: Effect.map(left, (left) => left > 0n),
+    remaining: Effect.map(left, Duration.nanos),
+    untilOverrun: Effect.map(election.moment, (now) => {
+      const held = claim()
+      return Duration.nanos(held === undefined ? 0n : Renewal.untilOverrun(held, now, timing.leaseDuration))
+    }),
+    ensure,
+    confirm: Effect.andThen(ensure, confirm(election, loss)),
+    stepDown: Effect.gen(function*() {
+      if (claim() !== undefined) {
+        lose(election, "SteppedDown", yield* election.moment)
+      }
+    }),
+    lost: Deferred.await(loss)
+  })
+}
+
+/** Asks the renewal for an attempt that begins from now on, and waits for its outcome. */
+const confirm = Effect.fnUntraced(function*(election: Election, loss: Deferred.Deferred<LossReason>) {
+  const now = yield* election.moment
+  const confirmation = {
+    after: election.lastRequest,
+    result: Deferred.makeUnsafe<void, LeaderElectionError>()
+  }
+  election.confirmations.add(confirmation)
+  // Those that ask at the same time share an attempt.
+  yield* Effect.yieldNow
+  advance(election, claimed((claim) => Renewal.asked(claim, confirmation.after)), now)
+  return yield* Effect.raceFirst(
+    Deferred.await(confirmation.result),
+    Effect.flatMap(Deferred.await(loss), (reason) => Effect.fail(lostError(reason)))
+  ).pipe(Effect.ensuring(Effect.sync(() => election.confirmations.delete(confirmation))))
+})

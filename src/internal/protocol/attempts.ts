@@ -18,6 +18,7 @@
  * @internal
  */
 import type { LeaseRecord } from "../../LeaseRecord.ts"
+import type { TakeoverCause } from "./decision.ts"
 import type { Moment } from "./timing.ts"
 
 /** A request under way: a read, or a write. */
@@ -35,49 +36,125 @@ export interface Attempt extends Request {
   readonly guard: bigint | "absent"
   /** Found nowhere else: by it the write is recognised. */
   readonly renewTime: bigint
+  /** How this came to be written. */
+  readonly cause: TakeoverCause | "renewal" | "release"
 }
-
-/** Those that are living, in the order in which they began. */
-export type Attempts = ReadonlyArray<Attempt>
 
 /** How many requests of one kind may be open: a slow server gets its time, and a dead path is tried again. */
 export const maxOpen = 3
 
-const close = <R extends Request>(requests: ReadonlyArray<R>, id: number): ReadonlyArray<R> =>
-  requests.map((request) => request.id === id ? { ...request, open: false } : request)
+/**
+ * The requests of one kind, and when the next may begin. *This is the rule that
+ * makes a loop at full speed impossible:* of those that came to nothing at most
+ * three begin within one retryPeriod, whatever the reason (an answer, a
+ * conflict, a version that killed them, a holding that was lost at once).
+ */
+export interface Series<R extends Request> {
+  /** Those that are living, in the order in which they began. */
+  readonly requests: ReadonlyArray<R>
+  /** Starts of the newest three since the last that came to something. */
+  readonly starts: ReadonlyArray<bigint>
+  /** After a failure: what the server asked for, or the pause after a second conflict. */
+  readonly notBefore: bigint
+  /** Conflicts in a row. */
+  readonly conflicts: number
+}
+
+export const none: Series<never> = { requests: [], starts: [], notBefore: 0n, conflicts: 0 }
+
+export interface Pace {
+  readonly retryPeriod: bigint
+  readonly requestTimeout: bigint
+}
+
+const close = <R extends Request>(series: Series<R>, id: number): Series<R> => ({
+  ...series,
+  requests: series.requests.map((request) => request.id === id ? { ...request, open: false } : request)
+})
 
 /** Those whose answers are awaited. */
-export const open = <R extends Request>(requests: ReadonlyArray<R>): ReadonlyArray<R> =>
+export const open = <R extends Request>({ requests }: Series<R>): ReadonlyArray<R> =>
   requests.filter((request) => request.open)
+
+/** Whether the request counts for anything. */
+export const isAlive = <R extends Request>({ requests }: Series<R>, id: number): boolean =>
+  requests.some((request) => request.id === id)
 
 /**
  * What must be given up for another request to begin: the *newest* of three,
  * never the two oldest. So a slow server gets its time, and the third slot
- * tries a dead path again every retryPeriod.
+ * tries a dead path again every retryPeriod. It stays recognised.
  */
-export const givenUp = <R extends Request>(requests: ReadonlyArray<R>): R | undefined => {
-  const awaited = open(requests)
+export const givenUp = <R extends Request>(series: Series<R>): R | undefined => {
+  const awaited = open(series)
   return awaited.length < maxOpen ? undefined : awaited.at(-1)
 }
 
 /** Another request begins beside those under way. */
-export const begun = <R extends Request>(requests: ReadonlyArray<R>, request: R): ReadonlyArray<R> => {
-  const old = givenUp(requests)
-  return [...(old === undefined ? requests : close(requests, old.id)), request]
+export const begun = <R extends Request>(series: Series<R>, request: R): Series<R> => {
+  const old = givenUp(series)
+  const { requests } = old === undefined ? series : close(series, old.id)
+  return {
+    ...series,
+    requests: [...requests, request],
+    starts: [...series.starts, request.start.monotonic].slice(-maxOpen)
+  }
 }
 
-/** Its answer has come and leaves nothing open: it was committed, or certainly was not. */
-export const settled = <R extends Request>(requests: ReadonlyArray<R>, id: number): ReadonlyArray<R> =>
-  requests.filter((request) => request.id !== id)
+/** It was not done, for certain; the next one begins no sooner than `notBefore`. The dead change nothing. */
+export const refused = <R extends Request>(series: Series<R>, id: number, notBefore: bigint): Series<R> =>
+  isAlive(series, id)
+    ? {
+      ...series,
+      requests: series.requests.filter((request) => request.id !== id),
+      notBefore: notBefore > series.notBefore ? notBefore : series.notBefore
+    }
+    : series
+
+/** Its guard did not hold. The first in a row may be followed at once, from the second on not before `pause`. */
+export const conflicted = <R extends Request>(series: Series<R>, id: number, pause: bigint): Series<R> =>
+  isAlive(series, id)
+    ? { ...refused(series, id, series.conflicts > 0 ? pause : 0n), conflicts: series.conflicts + 1 }
+    : series
 
 /** No answer will come any more, and whether the write was or will be committed is not known. */
-export const unanswered = close
+export const unanswered = <R extends Request>(series: Series<R>, id: number, notBefore: bigint): Series<R> =>
+  isAlive(series, id)
+    ? { ...close(series, id), notBefore: notBefore > series.notBefore ? notBefore : series.notBefore }
+    : series
+
+/** The request that began at `start` came to something: those before it count for nothing any more. */
+export const succeeded = <R extends Request>(series: Series<R>, start: bigint): Series<R> => ({
+  requests: series.requests.filter((request) => request.start.monotonic > start),
+  starts: series.starts.filter((other) => other > start),
+  notBefore: 0n,
+  conflicts: 0
+})
 
 /** Without those whose time is over at `now` (monotonic). */
-export const expired = <R extends Request>(requests: ReadonlyArray<R>, now: bigint, limit: bigint): ReadonlyArray<R> =>
-  requests.some((request) => now - request.start.monotonic >= limit)
-    ? requests.filter((request) => now - request.start.monotonic < limit)
-    : requests
+export const expired = <R extends Request>(series: Series<R>, now: bigint, limit: bigint): Series<R> =>
+  series.requests.some((request) => now - request.start.monotonic >= limit)
+    ? { ...series, requests: series.requests.filter((request) => now - request.start.monotonic < limit) }
+    : series
+
+/**
+ * The earliest start of the next one: retryPeriod after that of the last, or
+ * requestTimeout where that one has no answer yet and this is longer; what the
+ * server asked for; and never more than three in a retryPeriod. An `urgent` one
+ * (somebody asked for it) waits for the last alone. A result in the past means
+ * at once.
+ */
+export const dueAt = <R extends Request>(series: Series<R>, pace: Pace, urgent = false): bigint => {
+  const last = series.requests.at(-1)
+  const gap = last?.open === true && pace.requestTimeout > pace.retryPeriod ? pace.requestTimeout : pace.retryPeriod
+  const crowded = series.starts.length < maxOpen ? 0n : series.starts[0]! + pace.retryPeriod
+  if (urgent) {
+    return crowded
+  }
+  const spaced = last === undefined ? 0n : last.start.monotonic + gap
+  const later = spaced > series.notBefore ? spaced : series.notBefore
+  return later > crowded ? later : crowded
+}
 
 /** Whether the attempt may still be committed, or was, where the Lease is this. */
 const isLiving = (attempt: Attempt, lease: LeaseRecord | "absent" | "unknown"): boolean =>
@@ -88,11 +165,11 @@ const isLiving = (attempt: Attempt, lease: LeaseRecord | "absent" | "unknown"): 
     : attempt.guard === lease.resourceVersion || attempt.renewTime === lease.renewTime
 
 /** Without those that the newest state of the Lease has killed. */
-export const living = (attempts: Attempts, lease: LeaseRecord | "absent" | "unknown"): Attempts =>
-  attempts.every((attempt) => isLiving(attempt, lease))
-    ? attempts
-    : attempts.filter((attempt) => isLiving(attempt, lease))
+export const living = (series: Series<Attempt>, lease: LeaseRecord | "absent" | "unknown"): Series<Attempt> =>
+  series.requests.every((attempt) => isLiving(attempt, lease))
+    ? series
+    : { ...series, requests: series.requests.filter((attempt) => isLiving(attempt, lease)) }
 
 /** The attempt that wrote what the Lease shows. */
-export const shownBy = (attempts: Attempts, lease: LeaseRecord): Attempt | undefined =>
+export const shownBy = (attempts: ReadonlyArray<Attempt>, lease: LeaseRecord): Attempt | undefined =>
   attempts.find((attempt) => attempt.renewTime === lease.renewTime)

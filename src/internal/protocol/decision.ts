@@ -4,12 +4,11 @@
  *
  * @internal
  */
-import type { LossCause } from "../../LeaderElectionError.ts"
+import type { LossReason } from "../../LeaderElectionError.ts"
 import type { LeaseRecord } from "../../LeaseRecord.ts"
 import * as Attempts from "./attempts.ts"
 import * as Instance from "./instance.ts"
 import { instanceOf, isFirst, type Observation } from "./observation.ts"
-import type { Moment } from "./timing.ts"
 
 export interface Self {
   readonly identity: string
@@ -29,7 +28,7 @@ export type Decision =
   /** Take the Lease with one write guarded by this record's version. */
   | { readonly _tag: "Take"; readonly lease: LeaseRecord; readonly cause: TakeoverCause }
   /** A write of this campaign whose answer has not come was committed: the Lease is held from its start. */
-  | { readonly _tag: "Adopt"; readonly lease: LeaseRecord; readonly start: Moment }
+  | { readonly _tag: "Adopt"; readonly lease: LeaseRecord; readonly attempt: Attempts.Attempt }
   /** Leave it alone until `until` (monotonic), unless something is heard before. */
   | {
     readonly _tag: "Wait"
@@ -62,7 +61,7 @@ export const expiresAt = (observation: Observation, lease: LeaseRecord, leaseDur
 /** What a candidate does, given what it has seen and which of its writes may have been committed. */
 export const decide = (
   observation: Observation,
-  attempts: Attempts.Attempts,
+  attempts: ReadonlyArray<Attempts.Attempt>,
   self: Self,
   now: bigint
 ): Decision => {
@@ -82,7 +81,7 @@ export const decide = (
   // one is as any other record under our name: it may have been put back beside a leader that is valid.
   const adopted = own && instance === self.instance ? Attempts.shownBy(attempts, lease) : undefined
   if (adopted !== undefined) {
-    return { _tag: "Adopt", lease, start: adopted.start }
+    return { _tag: "Adopt", lease, attempt: adopted }
   }
   // An earlier process of this Pod (its container was restarted): a new guarded write, and with it a new term. Only
   // what stood there at the first look: an older record may have been put back since, beside a leader that is valid.
@@ -103,7 +102,7 @@ export const isHeldBy = (lease: LeaseRecord, self: Self): boolean =>
  * Why who holds the Lease with this uid holds it no longer, given what it has
  * seen; `undefined` while it does.
  */
-export const lossOf = (observation: Observation, uid: string, self: Self): LossCause | undefined => {
+export const lossOf = (observation: Observation, uid: string, self: Self): LossReason | undefined => {
   const lease = observation.lease
   if (lease === "unknown") {
     return undefined

@@ -10,24 +10,29 @@
  */
 
 /**
- * A point in this process's time on its two clocks: the monotonic one, and the
- * suspend witness, which goes on while the machine is suspended (0n where there
- * is none).
+ * A point in this process's time on its clocks: the monotonic one; the suspend
+ * witness, which goes on while the machine is suspended (0n where there is
+ * none); and the wall clock. All in nanoseconds.
  */
 export interface Moment {
   readonly monotonic: bigint
   readonly witness: bigint
+  readonly wall: bigint
 }
 
 /**
- * Time that has passed for one's *own* validity: the longer of the two clocks
- * counts. The expiry of others is judged by the monotonic clock alone, because
- * a witness that jumps would end a live lease early.
+ * Time that has passed for one's *own* validity. A suspension, during which the
+ * monotonic clock stands, is believed only as far as witness and wall clock
+ * agree: the witness alone may jump (`/proc/uptime` where lxcfs restarts), and
+ * the wall clock alone is stepped. The expiry of others is judged by the
+ * monotonic clock alone, because a jump would end a live lease early.
  */
 export const elapsed = (since: Moment, now: Moment): bigint => {
   const monotonic = now.monotonic - since.monotonic
   const witness = now.witness - since.witness
-  return witness > monotonic ? witness : monotonic
+  const wall = now.wall - since.wall
+  const suspended = witness < wall ? witness : wall
+  return suspended > monotonic ? suspended : monotonic
 }
 
 /** What is left of the validity that a request begun at `start` gave; 0n when it is over. */
@@ -39,53 +44,50 @@ export const remaining = (start: Moment, now: Moment, renewDeadline: bigint): bi
 /** The part of leaseDuration by which a program that lost its term must have ended. */
 export const programDeadline = (leaseDuration: bigint): bigint => (leaseDuration * 95n) / 100n
 
-/** What is known of the attempts of one tenure when the next one is to be scheduled. */
-export interface Attempts {
-  /** Start of the last request that succeeded. */
-  readonly succeeded: bigint
-  /** The last attempt that failed after that. */
-  readonly failed: {
-    readonly start: bigint
-    readonly end: bigint
-    /** What the server asked to wait, counted from the end. */
-    readonly retryAfter: bigint | undefined
-  } | undefined
-}
-
-export interface RenewalTiming {
+export interface Timing {
+  readonly leaseDuration: bigint
   readonly renewInterval: bigint
   readonly renewDeadline: bigint
   readonly retryPeriod: bigint
   readonly requestTimeout: bigint
 }
 
-/**
- * The start of the next renewal: renewInterval after the start of the last
- * success; after a failure retryPeriod after *its* start, or what the server
- * asked for, cut so that one whole requestTimeout remains before the deadline.
- * A result in the past means at once.
- */
-export const nextRenewal = (attempts: Attempts, timing: RenewalTiming): bigint => {
-  if (attempts.failed === undefined) {
-    return attempts.succeeded + timing.renewInterval
-  }
-  const retry = attempts.failed.start + timing.retryPeriod
-  if (attempts.failed.retryAfter === undefined) {
-    return retry
-  }
-  const asked = attempts.failed.end + attempts.failed.retryAfter
-  const latest = attempts.succeeded + timing.renewDeadline - timing.requestTimeout
-  const honoured = asked < latest ? asked : latest
-  return honoured > retry ? honoured : retry
+/** A request that failed: when it began, when it ended, and what the server asked to wait from then. */
+export interface Failure {
+  readonly start: bigint
+  readonly end: bigint
+  readonly retryAfter: bigint | undefined
 }
 
-/** The start of a candidate's next request after a failed one: as for renewals, but with leaseDuration as the limit. */
-export const nextAttempt = (
-  failed: { readonly start: bigint; readonly end: bigint; readonly retryAfter: bigint | undefined },
+const later = (a: bigint, b: bigint): bigint => a > b ? a : b
+const sooner = (a: bigint, b: bigint): bigint => a < b ? a : b
+
+/**
+ * The start of a holder's next attempt after a failure: retryPeriod after its
+ * start, or what the server asked for, cut so that one whole requestTimeout
+ * remains before the deadline.
+ */
+export const holderRetriesAt = (failure: Failure, succeeded: bigint, timing: Timing): bigint => {
+  const retry = failure.start + timing.retryPeriod
+  const latest = succeeded + timing.renewDeadline - timing.requestTimeout
+  return failure.retryAfter === undefined
+    ? retry
+    : later(retry, sooner(failure.end + failure.retryAfter, latest))
+}
+
+/** The same for a candidate, with leaseDuration as the limit of what a server may ask for. */
+export const candidateRetriesAt = (
+  failure: Failure,
   timing: { readonly retryPeriod: bigint; readonly leaseDuration: bigint }
-): bigint => {
-  const retry = failed.start + timing.retryPeriod
-  const wait = failed.retryAfter ?? 0n
-  const asked = failed.end + (wait < timing.leaseDuration ? wait : timing.leaseDuration)
-  return asked > retry ? asked : retry
+): bigint =>
+  later(failure.start + timing.retryPeriod, failure.end + sooner(failure.retryAfter ?? 0n, timing.leaseDuration))
+
+/**
+ * Whether a record's leaseDuration differs so much from one's own that a change
+ * of it may be under way in one step: more than one and a half times, or less
+ * than two thirds.
+ */
+export const isFarFrom = (recordSeconds: number | undefined, leaseDuration: bigint): boolean => {
+  const own = Number(leaseDuration) / 1e9
+  return recordSeconds !== undefined && (recordSeconds > own * 1.5 || recordSeconds * 1.5 < own)
 }

@@ -104,7 +104,7 @@ const run = Effect.fnUntraced(function*(candidate: Work["candidates"][number], i
       yield* Effect.onExit(Effect.never, () =>
         Effect.gen(function*() {
           const status = yield* election.status
-          const cause = status._tag === "Ending" ? status.cause : undefined
+          const cause = status._tag === "Ending" ? status.reason : undefined
           yield* cause === undefined ? emit("ending") : emit("lost", { cause })
           yield* emit("ended")
         }))

@@ -4,8 +4,8 @@
 import { Deferred, Duration, Effect } from "effect"
 import { Leadership, LeaderElectionError } from "effect-kubernetes-leader-election"
 
-export const lost = (cause: LeaderElectionError.LossCause) =>
-  new LeaderElectionError.LeaderElectionError({ reason: new LeaderElectionError.LeadershipLost({ cause }) })
+export const lost = (cause: LeaderElectionError.LossReason) =>
+  new LeaderElectionError.LeaderElectionError({ reason: new LeaderElectionError.LeadershipLost({ reason: cause }) })
 
 /** The leadership of a term that is valid until `isValid` says otherwise. */
 export const term = (
@@ -27,6 +27,8 @@ export const term = (
     transitions: 0,
     isValid: Effect.sync(() => options?.isValid?.() !== false),
     remaining: Effect.sync(() => options?.isValid?.() === false ? Duration.zero : Duration.seconds(10)),
+    untilOverrun: Effect.succeed(Duration.seconds(14)),
+    stepDown: Effect.void,
     ensure: Effect.andThen(check, options?.afterEnsure ?? Effect.void),
     confirm: check,
     lost: Deferred.await(Deferred.makeUnsafe())

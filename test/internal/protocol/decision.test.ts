@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { Attempt } from "../../../src/internal/protocol/attempts.ts"
 import { decide, expiresAt, isHeldBy, isReleased, lossOf, type Self } from "../../../src/internal/protocol/decision.ts"
 import { initial, type Observation } from "../../../src/internal/protocol/observation.ts"
-import type { LossCause } from "../../../src/LeaderElectionError.ts"
+import type { LossReason } from "../../../src/LeaderElectionError.ts"
 import type { LeaseRecord } from "../../../src/LeaseRecord.ts"
 import { lease, seconds } from "../../utils/leases.ts"
 
@@ -14,10 +14,11 @@ const self: Self = { identity: "me", instance: `50-${o}-x`, leaseDuration: secon
 /** A take that began at 99 s, whose answer has not come. */
 const attempt: Attempt = {
   id: 1,
-  start: { monotonic: seconds(99), witness: 0n },
+  start: { monotonic: seconds(99), witness: 0n, wall: 0n },
   open: false,
   guard: 9n,
-  renewTime: 77n
+  renewTime: 77n,
+  cause: "expired"
 }
 
 /** Last sign of life at 100 s, last change at 103 s. */
@@ -54,7 +55,7 @@ describe("decide", () => {
       }
       case "Adopt": {
         assert.strictEqual(decision.lease, lease)
-        return `Adopt from ${Number(decision.start.monotonic) / 1e9}`
+        return `Adopt from ${Number(decision.attempt.start.monotonic) / 1e9}`
       }
       default: {
         return decision._tag
@@ -263,7 +264,7 @@ describe("isHeldBy", () => {
 })
 
 describe("lossOf", () => {
-  const table: ReadonlyArray<[string, LeaseRecord | "absent" | "unknown", LossCause | undefined]> = [
+  const table: ReadonlyArray<[string, LeaseRecord | "absent" | "unknown", LossReason | undefined]> = [
     ["nothing known", "unknown", undefined],
     ["mine", lease({ holderIdentity: "me", instance: `50-${o}-x` }), undefined],
     ["mine, its annotation lost", lease({ holderIdentity: "me" }), undefined],

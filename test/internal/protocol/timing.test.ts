@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
-  type Attempts,
+  candidateRetriesAt,
   elapsed,
+  holderRetriesAt,
+  isFarFrom,
   type Moment,
-  nextAttempt,
-  nextRenewal,
   programDeadline,
   remaining
 } from "../../../src/internal/protocol/timing.ts"
@@ -18,24 +18,29 @@ const timing = {
   requestTimeout: seconds(2)
 }
 
-const moment = (monotonic: number, witness = 0): Moment => ({
+const moment = (monotonic: number, witness = 0, wall = monotonic): Moment => ({
   monotonic: seconds(monotonic),
-  witness: seconds(witness)
+  witness: seconds(witness),
+  wall: seconds(wall)
 })
 
-describe("elapsed: the longer of the two clocks counts", () => {
-  const table: ReadonlyArray<[Moment, Moment, number]> = [
-    [moment(1), moment(4), 3],
-    [moment(1, 100), moment(4, 100), 3],
-    [moment(1, 100), moment(4, 103), 3],
-    // Suspended for an hour.
-    [moment(1, 100), moment(4, 3703), 3603],
-    // A witness that went back, or is coarser.
-    [moment(1, 100), moment(4, 50), 3],
-    [moment(1, 100), moment(4, 102.9), 3]
+describe("elapsed: a suspension counts as far as witness and wall clock agree", () => {
+  const table: ReadonlyArray<[string, Moment, Moment, number]> = [
+    ["no witness", moment(1), moment(4), 3],
+    ["no witness, a wall clock that jumps", moment(1), moment(4, 0, 3600), 3],
+    ["a witness that stands", moment(1, 100), moment(4, 100), 3],
+    ["all agree", moment(1, 100), moment(4, 103), 3],
+    ["suspended for an hour", moment(1, 100, 7), moment(4, 3703, 3610), 3603],
+    ["the witness alone jumps", moment(1, 100, 7), moment(4, 3703, 10), 3],
+    ["the wall clock alone jumps", moment(1, 100, 7), moment(4, 103, 3610), 3],
+    ["both jump, the witness farther", moment(1, 100, 7), moment(4, 3703, 1007), 1000],
+    ["both jump, the wall clock farther", moment(1, 100, 7), moment(4, 1100, 3610), 1000],
+    ["the wall clock was stepped back meanwhile", moment(1, 100, 7), moment(4, 3703, 1), 3],
+    ["a witness that went back, or is coarser", moment(1, 100), moment(4, 50), 3],
+    ["a witness that is coarser", moment(1, 100), moment(4, 102.9), 3]
   ]
-  for (const [since, now, expected] of table) {
-    it(`${since.monotonic}/${since.witness} to ${now.monotonic}/${now.witness}: ${expected} s`, () => {
+  for (const [what, since, now, expected] of table) {
+    it(`${what}: ${expected} s`, () => {
       assert.strictEqual(elapsed(since, now), seconds(expected))
     })
   }
@@ -45,11 +50,11 @@ describe("remaining", () => {
   const table: ReadonlyArray<[Moment, bigint]> = [
     [moment(100), seconds(10)],
     [moment(109.999), seconds(0.001)],
-    [{ monotonic: seconds(110) - 1n, witness: 0n }, 1n],
+    [{ ...moment(110), monotonic: seconds(110) - 1n }, 1n],
     [moment(110), 0n],
     [moment(111), 0n],
-    [moment(100, 10), 0n],
-    [moment(103, 4), seconds(6)]
+    [moment(100, 10, 110), 0n],
+    [moment(103, 4, 104), seconds(6)]
   ]
   for (const [now, expected] of table) {
     it(`at ${now.monotonic}/${now.witness}: ${expected}`, () => {
@@ -64,54 +69,33 @@ it("a program must have ended by 95 % of leaseDuration", () => {
   assert.strictEqual(programDeadline(1n), 0n)
 })
 
-describe("nextRenewal", () => {
-  const failed = (start: number, end: number, retryAfter?: number): Attempts["failed"] => ({
-    start: seconds(start),
-    end: seconds(end),
-    retryAfter: retryAfter === undefined ? undefined : seconds(retryAfter)
-  })
-  const table: ReadonlyArray<[string, Attempts["failed"], number]> = [
-    ["no failure", undefined, 5],
-    ["a hung attempt at 5 s", failed(5, 7), 7],
-    ["a hung attempt at 7 s", failed(7, 9), 9],
-    ["an attempt that failed at once", failed(5, 5), 7],
-    ["a Retry-After shorter than retryPeriod", failed(5, 5, 1), 7],
-    ["a Retry-After as long as retryPeriod", failed(5, 5, 2), 7],
-    ["a longer one, counted from the answer", failed(5, 5.5, 2), 7.5],
-    ["one that is just not cut", failed(5, 5, 3), 8],
-    ["one that is cut: a whole requestTimeout remains", failed(5, 5, 3.001), 8],
-    ["one of an hour", failed(5, 5, 3600), 8],
-    ["one so late that retryPeriod is beyond the cut", failed(7, 7, 3600), 9],
-    ["one at the deadline", failed(9, 9, 3600), 11]
-  ]
-  for (const [what, attempt, expected] of table) {
-    it(`after ${what}: ${expected} s`, () => {
-      assert.strictEqual(
-        nextRenewal({
-          succeeded: seconds(100),
-          failed: attempt && {
-            start: attempt.start + seconds(100),
-            end: attempt.end + seconds(100),
-            retryAfter: attempt.retryAfter
-          }
-        }, timing),
-        seconds(100 + expected)
-      )
-    })
-  }
-
-  it("with the defaults attempts start at 5, 7 and 9 s", () => {
-    const starts: Array<bigint> = []
-    let attempts: Attempts = { succeeded: 0n, failed: undefined }
-    for (let next = nextRenewal(attempts, timing); next < timing.renewDeadline; next = nextRenewal(attempts, timing)) {
-      starts.push(next)
-      attempts = { succeeded: 0n, failed: { start: next, end: next + timing.requestTimeout, retryAfter: undefined } }
-    }
-    assert.deepStrictEqual(starts, [5, 7, 9].map(seconds))
-  })
+const failure = (start: number, end: number, retryAfter: number | undefined) => ({
+  start: seconds(start),
+  end: seconds(end),
+  retryAfter: retryAfter === undefined ? undefined : seconds(retryAfter)
 })
 
-describe("nextAttempt", () => {
+describe("holderRetriesAt", () => {
+  const table: ReadonlyArray<[string, number, number, number | undefined, number]> = [
+    ["an attempt that failed at once", 105, 105, undefined, 107],
+    ["one that failed late", 105, 108, undefined, 107],
+    ["a Retry-After shorter than retryPeriod", 105, 105, 1, 107],
+    ["a Retry-After as long as retryPeriod", 105, 105, 2, 107],
+    ["a longer one, counted from the answer", 105, 105.5, 2, 107.5],
+    ["one that is just not cut", 105, 105, 3, 108],
+    ["one that is cut: a whole requestTimeout remains", 105, 105, 3.001, 108],
+    ["one of an hour", 105, 105, 3600, 108],
+    ["one so late that retryPeriod is beyond the cut", 107, 107, 3600, 109],
+    ["one at the deadline", 109, 109, 3600, 111]
+  ]
+  for (const [what, start, end, retryAfter, expected] of table) {
+    it(`after ${what}: ${expected} s`, () => {
+      assert.strictEqual(holderRetriesAt(failure(start, end, retryAfter), seconds(100), timing), seconds(expected))
+    })
+  }
+})
+
+describe("candidateRetriesAt", () => {
   const table: ReadonlyArray<[number, number, number | undefined, number]> = [
     [100, 100, undefined, 102],
     [100, 101.5, undefined, 102],
@@ -127,14 +111,25 @@ describe("nextAttempt", () => {
   ]
   for (const [start, end, retryAfter, expected] of table) {
     it(`${start} to ${end}, Retry-After ${retryAfter}: ${expected}`, () => {
-      assert.strictEqual(
-        nextAttempt({
-          start: seconds(start),
-          end: seconds(end),
-          retryAfter: retryAfter === undefined ? undefined : seconds(retryAfter)
-        }, timing),
-        seconds(expected)
-      )
+      assert.strictEqual(candidateRetriesAt(failure(start, end, retryAfter), timing), seconds(expected))
+    })
+  }
+})
+
+describe("isFarFrom", () => {
+  const table: ReadonlyArray<[number | undefined, boolean]> = [
+    [15, false],
+    [22, false],
+    [22.5, false],
+    [23, true],
+    [30, true],
+    [10, false],
+    [9, true],
+    [undefined, false]
+  ]
+  for (const [record, expected] of table) {
+    it(`${record} s beside 15 s: ${expected}`, () => {
+      assert.strictEqual(isFarFrom(record, seconds(15)), expected)
     })
   }
 })

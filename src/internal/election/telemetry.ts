@@ -1,0 +1,148 @@
+/**
+ * What one election shows of itself: log lines and metrics.
+ *
+ * Loggers are code of the program that uses the library. One that throws must
+ * not hurt the election: its defect is swallowed here, and reported once.
+ *
+ * @internal
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import type { Settings } from "../../LeaderElectionConfig.ts"
+import { LossReason } from "../../LeaderElectionError.ts"
+import * as Metrics from "../../LeaderElectionMetrics.ts"
+import type { TakeoverCause } from "../../LeaderElectionStatus.ts"
+import type { LeaseError, LeaseVerb } from "../../LeaseError.ts"
+import { formatKey } from "../../LeaseRecord.ts"
+import { monotonic } from "./clock.ts"
+
+let reported = false
+
+/** Runs code of the program's that is called back: it cannot end what goes on here. */
+const shielded = (effect: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.catchCause(effect, (cause) =>
+    Effect.sync(() => {
+      if (!reported && !Cause.hasInterruptsOnly(cause)) {
+        reported = true
+        process.emitWarning(`A logger failed, and its lines are lost: ${String(Cause.squash(cause))}`)
+      }
+    }))
+
+export const debug = (message: string): Effect.Effect<void> => shielded(Effect.logDebug(message))
+export const info = (message: string): Effect.Effect<void> => shielded(Effect.logInfo(message))
+export const warn = (message: string): Effect.Effect<void> => shielded(Effect.logWarning(message))
+export const error = (message: string, cause?: Cause.Cause<unknown>): Effect.Effect<void> =>
+  shielded(cause === undefined ? Effect.logError(message) : Effect.logError(message, cause))
+
+export type ElectionMetrics = ReturnType<typeof makeMetrics>
+
+export const makeMetrics = (settings: Settings) => {
+  const lease = formatKey(settings)
+  const failed = new Map<string, typeof Metrics.failedAttempts>()
+  return {
+    leaderRunning: Metric.withAttributes(Metrics.leaderRunning, { lease }),
+    leader: Metric.withAttributes(Metrics.leader, { lease, identity: settings.identity }),
+    terms: Metric.withAttributes(Metrics.terms, { lease }),
+    losses: (reason: LossReason) => Metric.withAttributes(Metrics.losses, { lease, reason }),
+    takeovers: (cause: TakeoverCause) => Metric.withAttributes(Metrics.takeovers, { lease, cause }),
+    failedAttempts: (verb: LeaseVerb, reason: string) => {
+      const key = `${verb} ${reason}`
+      const counter = failed.get(key) ?? Metric.withAttributes(Metrics.failedAttempts, { lease, verb, reason })
+      failed.set(key, counter)
+      return counter
+    },
+    failed: () => [...failed.values()],
+    renewalDuration: Metric.withAttributes(Metrics.renewalDuration, { lease }),
+    leaderlessSeconds: Metric.withAttributes(Metrics.leaderlessSeconds, { lease }),
+    validityLeft: Metric.withAttributes(Metrics.validityLeft, { lease }),
+    overruns: Metric.withAttributes(Metrics.overruns, { lease }),
+    watchReconnects: Metric.withAttributes(Metrics.watchReconnects, { lease })
+  }
+}
+
+const takeoverCauses: ReadonlyArray<TakeoverCause> = ["created", "released", "expired", "resumed"]
+
+const counters = (metrics: ElectionMetrics) => [
+  metrics.leaderRunning,
+  metrics.terms,
+  metrics.leaderlessSeconds,
+  metrics.overruns,
+  metrics.watchReconnects,
+  ...LossReason.literals.map(metrics.losses),
+  ...takeoverCauses.map(metrics.takeovers)
+]
+
+/**
+ * Shows every series whose attributes are known at 0: a counter that appears
+ * with its first increment has, for Prometheus, never grown, and a follower
+ * that exports no gauge cannot be told from one that is not scraped.
+ */
+export const showMetrics = (metrics: ElectionMetrics): Effect.Effect<void> =>
+  Effect.all([
+    Metric.update(metrics.leader, 0),
+    ...counters(metrics).map((counter) => Metric.update(counter, 0))
+  ], { discard: true })
+
+/** A failure that repeats is logged again after this long, where it may last for hours. */
+const quiet = 60_000_000_000n
+
+export interface Failures {
+  /** Counts a failed request, and logs it unless the same was logged already. */
+  readonly onFailure: (error: LeaseError) => Effect.Effect<void>
+  /** Ends a run of failures of this verb. */
+  readonly onSuccess: (verb: LeaseVerb) => Effect.Effect<void>
+}
+
+/**
+ * One line for each verb and kind of failure: refusals are remembered until the
+ * verb succeeds; what may last for hours is said again after a while.
+ */
+export const makeFailures = (metrics: ElectionMetrics, leaseDuration: bigint): Failures => {
+  const logged = new Map<string, { readonly verb: LeaseVerb; readonly at: bigint }>()
+  const pause = leaseDuration > quiet ? leaseDuration : quiet
+  return {
+    onFailure: Effect.fnUntraced(function*(error) {
+      const { _tag } = error.reason
+      // An absent Lease is an answer: every first start gets it.
+      if (error.verb === "get" && _tag === "LeaseNotFound") {
+        return
+      }
+      yield* Metric.update(metrics.failedAttempts(error.verb, _tag), 1)
+      // Losing a race for a free Lease is how elections go.
+      if (_tag === "LeaseConflict") {
+        return
+      }
+      const now = yield* monotonic
+      const key = `${error.verb} ${_tag}`
+      const before = logged.get(key)
+      const lasting = _tag === "LeaseForbidden" || _tag === "LeaseInvalid"
+      if (before !== undefined && (lasting || now - before.at < pause)) {
+        return yield* debug(`Request failed: ${error.message}`)
+      }
+      logged.set(key, { verb: error.verb, at: now })
+      yield* warn(`Request failed: ${error.message}`)
+    }),
+    onSuccess: (verb) =>
+      Effect.suspend(() => {
+        let found = false
+        for (const [key, entry] of logged) {
+          if (entry.verb === verb) {
+            logged.delete(key)
+            found = true
+          }
+        }
+        return !found ? Effect.void : info(`Requests succeed again: ${verb}`)
+      })
+  }
+}
+
+/** Removes every series of an election that is over. */
+export const hideMetrics = (metrics: ElectionMetrics): Effect.Effect<void> =>
+  Effect.all([
+    Metric.remove(metrics.leader),
+    Metric.remove(metrics.validityLeft),
+    Metric.remove(metrics.renewalDuration),
+    ...counters(metrics).map((counter) => Metric.remove(counter)),
+    ...metrics.failed().map((counter) => Metric.remove(counter))
+  ], { discard: true })
