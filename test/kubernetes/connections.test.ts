@@ -127,6 +127,28 @@ describe("streams", () => {
     }))
 })
 
+describe("streams and idle connections", () => {
+  it.live("streams leave those to requests, also where no new one can be had", () =>
+    Effect.gen(function*() {
+      const { client, held, server } = yield* setup((connection) => connection <= 2, { connectTimeout: "20 seconds" })
+      const both = yield* Effect.forEach(["/held/a", "/held/b"], (path) => fork(client.request({ ...get, path })))
+      yield* server.arrival(2)
+      for (const response of held) json(response, 200, {})
+      yield* Effect.forEach(both, Fiber.join)
+      for (let i = 0; i < 40; i++) {
+        yield* fork(Effect.exit(client.stream({ path: "/held/stream", timeout: "20 seconds" })))
+      }
+      yield* server.accepted(3)
+      for (let i = 0; i < 20; i++) {
+        yield* soon(client.request(patch))
+      }
+      // Neither when their handshakes have become slow.
+      yield* server.accepted(20)
+      yield* soon(client.request(patch))
+      assert.isFalse(server.received.some(({ url }) => url === "/held/stream"))
+    }))
+})
+
 describe("a new connection", () => {
   it.live("is opened for an attempt beside another, although one is idle", () =>
     Effect.gen(function*() {

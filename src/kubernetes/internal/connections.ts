@@ -39,7 +39,8 @@ export interface Connections {
   readonly limitMillis: number
   /**
    * Calls back with a connection, or with the reason why there is none: at once
-   * where an idle one is good enough. Of those that wait, streams come last.
+   * where an idle one is good enough. Of those that wait, streams come last, and
+   * they leave idle connections to requests.
    */
   readonly acquire: (options: {
     /** Not one that has been idle: only a new one, or one that has given a sign of life since. */
@@ -68,6 +69,14 @@ const idleLimit = 30_000
 
 /** More than that are closed instead of being kept. */
 const maxIdle = 256
+
+/**
+ * Streams keep a connection for minutes, so they bring their own: they take an
+ * idle one only where more than these are left for requests. Otherwise a watch
+ * that is opened again would cost a renewal its warm connection, and many of
+ * them all that there are while no new one can be had.
+ */
+const reserve = 16
 
 /**
  * How many are established at a time. A thousand elections that begin at once
@@ -113,7 +122,10 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   const isUsable = ({ socket }: Connection) => !socket.destroyed && socket.writable
 
   /** The one that was used last: it is the least likely to be closed by the other side. */
-  const takeIdle = (after: number): Connection | undefined => {
+  const takeIdle = (after: number, stream: boolean): Connection | undefined => {
+    if (stream && idle.length <= reserve) {
+      return undefined
+    }
     for (let index = idle.length - 1; index >= 0; index--) {
       const connection = idle[index]!
       if (connection.aliveAt > after && isUsable(connection)) {
@@ -149,8 +161,10 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
     waiter.onConnection(connection)
   }
 
-  const offer = (connection: Connection) => {
-    const waiter = inOrder().find(({ after }) => connection.aliveAt > after)
+  const offer = (connection: Connection, isNew: boolean) => {
+    const waiter = inOrder().find(({ after, stream }) =>
+      connection.aliveAt > after && (isNew || !stream || idle.length >= reserve)
+    )
     if (waiter !== undefined) {
       serve(waiter, connection)
     } else if (retired || idle.length >= maxIdle || !isUsable(connection)) {
@@ -215,7 +229,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
           waiter.attempt = undefined
           attempt.waiter = undefined
         }
-        offer(connection)
+        offer(connection, true)
         pump()
       },
       (error) => onFailed(attempt, error)
@@ -228,7 +242,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
     if (waiter !== undefined) {
       waiter.attempt = undefined
       attempt.waiter = undefined
-      const other = takeIdle(-1)
+      const other = takeIdle(-1, waiter.stream)
       if (other !== undefined) {
         serve(waiter, other)
       } else {
@@ -245,7 +259,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
     const { waiter } = attempt
     if (waiter !== undefined) {
       waiter.after = -1
-      const other = takeIdle(-1)
+      const other = takeIdle(-1, waiter.stream)
       if (other !== undefined) {
         serve(waiter, other)
       }
@@ -277,7 +291,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
     },
     acquire: ({ fresh, onConnection, onFailed, stream }) => {
       const after = fresh ? count : distrusted
-      const existing = takeIdle(after)
+      const existing = takeIdle(after, stream)
       if (existing !== undefined) {
         onConnection(existing)
         return { state: () => ({ step: "waiting", address: existing.address }), cancel: () => {} }
@@ -310,7 +324,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
     },
     release: (connection) => {
       connection.aliveAt = ++count
-      offer(connection)
+      offer(connection, false)
     },
     retire: () => {
       retired = true
