@@ -113,7 +113,7 @@ process.on("warning", ({ message, name }) => {
 })
 process.on("uncaughtException", (error) => {
   Effect.runSync(tell(programName, `this is a defect: ${error.stack ?? String(error)}`))
-  process.exit(exitCodes.internal)
+  Log.exit(exitCodes.internal)
 })
 
 // A pipe that nobody reads any more: `effect-kubernetes-leader-election status | head -1`.
@@ -136,7 +136,7 @@ const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
       : received === undefined
       ? exitCodes.internal
       : ofSignal(received)
-    teardown(exit, () => process.stdout.write("", () => process.exit(exitCode)))
+    teardown(exit, () => process.stdout.write("", () => Log.exit(exitCode)))
   })
 })
 

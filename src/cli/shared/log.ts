@@ -8,8 +8,8 @@ import * as Cause from "effect/Cause"
 import * as Logger from "effect/Logger"
 import * as Record from "effect/Record"
 import * as References from "effect/References"
-import { writeSync } from "node:fs"
 import { block, json, line } from "./printable.ts"
+import { makeStderr } from "./stderr.ts"
 
 export type Format = "text" | "json"
 
@@ -44,17 +44,26 @@ export const formatLine = (format: Format) => (options: Logger.Options<unknown>)
 
 const show = (value: unknown): string => typeof value === "string" ? value : JSON.stringify(value) ?? String(value)
 
-/** Tells a person something, in as many lines as it has. */
-export const tell = (text: string): void => writeLine(block(text))
+let latest: Format = "text"
 
-/** Writes to stderr at once, so that nothing is lost when the process ends; a stderr that nobody reads is no reason to. */
-const writeLine = (line: string): void => {
-  try {
-    writeSync(2, `${line}\n`)
-  } catch {
-    // Closed, or full and not blocking.
-  }
+const stderr = makeStderr((count) => {
+  const message = `${count} lines of the log were left out: nobody read stderr`
+  const timestamp = new Date().toISOString()
+  return latest === "json" ? json({ timestamp, level: "WARN", message }) : `${timestamp} WARN  ${message}`
+})
+
+/** Tells a person something, in as many lines as it has. */
+export const tell = (text: string): void => stderr.write(block(text))
+
+export const logger = (format: Format): Logger.Logger<unknown, void> => {
+  latest = format
+  return Logger.map(Logger.make(formatLine(format)), stderr.write)
 }
 
-export const logger = (format: Format): Logger.Logger<unknown, void> =>
-  Logger.map(Logger.make(formatLine(format)), writeLine)
+/** Ends the process when the log is written, and soon in any case. */
+export const exit = (code: number): void =>
+  stderr.flush(1_000, (stuck) => {
+    // Node would wait for the thread that waits for a reader.
+    process.exitCode = code
+    return stuck ? process.kill(process.pid, "SIGKILL") : process.exit(code)
+  })
