@@ -43,7 +43,8 @@ export interface Settings {
   readonly pod: { readonly name: string; readonly uid: string } | undefined
   /**
    * How long the others wait after the last sign of life they saw before they
-   * take the Lease. Whole seconds, 1 or more; use the same for all candidates.
+   * take the Lease. Whole seconds, 2 or more (1 is the mark of a release); use
+   * the same for all candidates.
    *
    * Default 15 seconds. A shorter one replaces a crashed leader sooner, and
    * loses a healthy one to shorter pauses.
@@ -64,14 +65,15 @@ export interface Settings {
    */
   readonly renewDeadline: Duration.Duration
   /**
-   * A failed attempt is followed by the next this long after its start. Also
-   * the poll interval where watching is not possible.
+   * A failed or hung attempt is followed by the next this long after its start.
+   * Also the poll interval where watching is not possible.
    *
    * Default `leaseDuration` × 2/15, at most 10 seconds.
    */
   readonly retryPeriod: Duration.Duration
   /**
-   * The time limit of one request.
+   * After this long without an answer the next attempt begins beside the first,
+   * which stays open.
    *
    * Default `retryPeriod`.
    */
@@ -231,6 +233,10 @@ const maxRetryPeriod = 10n * second
 // `leaseDurationSeconds` is an int32.
 const maxLeaseDuration = 2_147_483_647n * second
 const shortLeaseDuration = 5n * second
+// One second is the mark of a release: a live Lease of one second whose holder somebody removes would look released.
+const minLeaseDuration = 2n * second
+// What is shorter was meant in seconds.
+const minPeriod = 50_000_000n
 
 const derived = {
   renewInterval: (leaseDuration: bigint) => leaseDuration / 3n,
@@ -420,12 +426,12 @@ const leaseDurationProblem = (nanos: bigint, shown: string): string | undefined 
   if (nanos > maxLeaseDuration) {
     return `is ${shown}: a Lease holds at most ${show(maxLeaseDuration)}`
   }
-  if (nanos % second === 0n) {
+  if (nanos % second === 0n && nanos >= minLeaseDuration) {
     return undefined
   }
   const below = nanos - nanos % second
-  return `is ${shown}: a Lease holds whole seconds, 1 or more; give ` +
-    (below === 0n ? show(second) : `${show(below)} or ${show(below + second)}`)
+  return `is ${shown}: a Lease holds whole seconds, and less than 2 is the mark of a release; give ` +
+    (below < minLeaseDuration ? show(minLeaseDuration) : `${show(below)} or ${show(below + second)}`)
 }
 
 // An empty one of the credentials means none.
@@ -566,6 +572,9 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
       ? `is ${showDuration(given)}: it must be more than 0, and finite`
       : setting === "leaseDuration"
       ? leaseDurationProblem(Duration.toNanosUnsafe(value), showDuration(given))
+      : Duration.toNanosUnsafe(value) < minPeriod
+      ? `is ${showDuration(given)}: give ${show(minPeriod)} or more (a bare number in a variable is seconds, and in ` +
+        "code milliseconds)"
       : undefined
     if (problem === undefined && value !== undefined) {
       return Duration.toNanosUnsafe(value)
@@ -586,22 +595,38 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
     const those = settings.filter((setting) => notGiven.includes(setting))
     return those.length === 0 ? "" : ` (not given: ${those.join(", ")})`
   }
-  if (renewDeadline !== undefined && leaseDuration !== undefined && renewDeadline >= leaseDuration) {
-    problems.push(
-      `renewDeadline must be less than leaseDuration, but ${show(renewDeadline)} ≥ ${show(leaseDuration)}` +
-        `${hint("renewDeadline", "leaseDuration")}: lower ${called("renewDeadline")} or raise ${
-          called("leaseDuration")
-        }`
-    )
+  if (renewDeadline !== undefined && leaseDuration !== undefined) {
+    if (renewDeadline * 100n > leaseDuration * 95n) {
+      problems.push(
+        `renewDeadline must be at most 0.95 × leaseDuration, but ${show(renewDeadline)} > 0.95 × ${
+          show(leaseDuration)
+        }` +
+          `${hint("renewDeadline", "leaseDuration")}: no time would remain for a program to end before another ` +
+          `candidate may lead; lower ${called("renewDeadline")} or raise ${called("leaseDuration")}`
+      )
+    } else if (renewDeadline * 100n > leaseDuration * 90n) {
+      warnings.push(
+        `${called("renewDeadline")} is ${show(renewDeadline)} of ${
+          show(leaseDuration)
+        }: a program that loses its term ` +
+          `has only ${show(leaseDuration * 95n / 100n - renewDeadline)} to end in before that is an overrun`
+      )
+    }
   }
   if (renewInterval !== undefined && requestTimeout !== undefined && renewDeadline !== undefined) {
-    const needed = renewInterval + 2n * requestTimeout
+    // A renewal that hangs, the next one beside it, and the time that one may take.
+    const [longer, name] = retryPeriod !== undefined && retryPeriod > requestTimeout
+      ? [retryPeriod, "retryPeriod"]
+      : [requestTimeout, "requestTimeout"]
+    const needed = renewInterval + longer + requestTimeout
     if (needed > renewDeadline) {
       problems.push(
-        "renewInterval + 2 × requestTimeout must be at most renewDeadline, but " +
-          `${show(renewInterval)} + 2 × ${show(requestTimeout)} = ${show(needed)} > ${show(renewDeadline)}` +
-          `${hint("renewInterval", "requestTimeout", "renewDeadline")}: lower ${called("renewInterval")} or ` +
-          `${called("requestTimeout")}, or raise ${called("renewDeadline")}`
+        "renewInterval + the longer of retryPeriod and requestTimeout + requestTimeout must be at most renewDeadline, " +
+          `or one hung request costs the term, but ${show(renewInterval)} + ${show(longer)} (${name}) + ` +
+          `${show(requestTimeout)} = ${show(needed)} > ${show(renewDeadline)}` +
+          `${hint("renewInterval", "retryPeriod", "requestTimeout", "renewDeadline")}: lower ` +
+          `${called("renewInterval")}, ${called("retryPeriod")} or ${called("requestTimeout")}, or raise ` +
+          called("renewDeadline")
       )
     }
   }

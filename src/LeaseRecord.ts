@@ -197,13 +197,17 @@ export const decode = (value: unknown): Effect.Effect<LeaseRecord, Schema.Schema
     annotations: metadata.annotations ?? {},
     ownerReferences: metadata.ownerReferences ?? [],
     holderIdentity: spec?.holderIdentity ?? "",
-    leaseDurationSeconds: spec?.leaseDurationSeconds ?? undefined,
+    leaseDurationSeconds: wholeNumber(spec?.leaseDurationSeconds, 1),
     acquireTime: MicroTime.parse(spec?.acquireTime),
     renewTime: MicroTime.parse(spec?.renewTime),
-    leaseTransitions: spec?.leaseTransitions ?? 0,
+    leaseTransitions: wholeNumber(spec?.leaseTransitions, 0) ?? 0,
     strategy: spec?.strategy ?? undefined,
     preferredHolder: spec?.preferredHolder ?? undefined
   }))
+
+// The API server stores nothing else. What another may hand out in its place counts as missing.
+const wholeNumber = (value: number | null | undefined, least: number): number | undefined =>
+  typeof value === "number" && Number.isInteger(value) && value >= least && value <= 2 ** 31 - 1 ? value : undefined
 
 const timestamp = (text: string | null | undefined): number | undefined => {
   const millis = text == null ? Number.NaN : Date.parse(text)

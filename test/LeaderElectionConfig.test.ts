@@ -52,7 +52,7 @@ describe("LeaderElectionConfig", () => {
     })
 
     it.each<[leaseDuration: number, interval: string, deadline: string, retry: string]>([
-      [1, "333333333 nanos", "666666666 nanos", "133333333 nanos"],
+      [2, "666666666 nanos", "1333333333 nanos", "266666666 nanos"],
       [5, "1666666666 nanos", "3333333333 nanos", "666666666 nanos"],
       [30, "10000 millis", "20000 millis", "4000 millis"],
       [75, "25000 millis", "50000 millis", "10000 millis"],
@@ -345,7 +345,7 @@ describe("LeaderElectionConfig", () => {
 
     it.each<LeaderElectionConfig.Settings>([
       settings({ name: "jobs" }, inCluster),
-      settings({ name: "jobs", leaseDuration: "1 second", newLease: "lead", watch: false }, inCluster),
+      settings({ name: "jobs", leaseDuration: "2 seconds", newLease: "lead", watch: false }, inCluster),
       settings({ name: "jobs", leaseDuration: "7 seconds", identity: "me" }, inCluster),
       settings({ name: "jobs.v1", namespace: "other", leaseDuration: "10 minutes" }, inCluster)
     ])("has the settings that were written to it: %#", (written) => {
@@ -408,10 +408,10 @@ describe("LeaderElectionConfig", () => {
       ["not a number", { leaseDuration: Number.NaN }, {}, ["is NaN (a number in code is milliseconds): write it as"]],
       // leaseDuration
       ["half a second", { leaseDuration: "15.5 seconds" }, {}, [
-        `is "15.5 seconds": a Lease holds whole seconds, 1 or more; give 15s or 16s`
+        `is "15.5 seconds": a Lease holds whole seconds, and less than 2 is the mark of a release; give 15s or 16s`
       ]],
       ["below one", {}, { LEADER_ELECTION_LEASE_DURATION: "500ms" }, [
-        `is "500ms": a Lease holds whole seconds, 1 or more; give 1s`
+        `is "500ms": a Lease holds whole seconds, and less than 2 is the mark of a release; give 2s`
       ]],
       ["seconds as milliseconds", { leaseDuration: 15 }, {}, [
         "is 15 (a number in code is milliseconds): a Lease holds"
@@ -421,15 +421,30 @@ describe("LeaderElectionConfig", () => {
       ]],
       // against each other
       ["deadline as long as the lease", { renewDeadline: "15 seconds" }, {}, [
-        "renewDeadline must be less than leaseDuration, but 15s ≥ 15s (not given: leaseDuration): lower " +
+        "renewDeadline must be at most 0.95 × leaseDuration, but 15s > 0.95 × 15s (not given: leaseDuration): no time " +
+        "would remain for a program to end before another candidate may lead; lower " +
         "renewDeadline (LEADER_ELECTION_RENEW_DEADLINE) or raise leaseDuration (LEADER_ELECTION_LEASE_DURATION)"
       ]],
-      ["no time for two attempts", { renewInterval: "7 seconds" }, {}, [
-        "renewInterval + 2 × requestTimeout must be at most renewDeadline, but 7s + 2 × 2s = 11s > 10s " +
-        "(not given: requestTimeout, renewDeadline): lower renewInterval (LEADER_ELECTION_RENEW_INTERVAL) " +
-        "or requestTimeout (LEADER_ELECTION_REQUEST_TIMEOUT), or raise renewDeadline (LEADER_ELECTION_RENEW_DEADLINE)"
+      ["deadline just below the lease", { renewDeadline: "14.999 seconds" }, {}, ["14.999s > 0.95 × 15s"]],
+      ["a deadline above 0.95 of it", { renewDeadline: "14251 millis" }, {}, ["14.251s > 0.95 × 15s"]],
+      ["one second", { leaseDuration: "1 second" }, {}, ["less than 2 is the mark of a release; give 2s"]],
+      ["milliseconds meant as seconds", { renewInterval: 5 }, {}, [
+        "renewInterval (LEADER_ELECTION_RENEW_INTERVAL) is 5 (a number in code is milliseconds): give 50ms or more"
       ]],
-      ["retryPeriod as time-out", { retryPeriod: "4 seconds" }, {}, ["5s + 2 × 4s = 13s > 10s"]],
+      ["a retryPeriod of 2 ms", { retryPeriod: 2 }, {}, ["is 2 (a number in code is milliseconds): give 50ms or more"]],
+      ["49 ms", {}, { LEADER_ELECTION_REQUEST_TIMEOUT: "49ms" }, [`is "49ms": give 50ms or more`]],
+      ["no time for two attempts", { renewInterval: "7 seconds" }, {}, [
+        "renewInterval + the longer of retryPeriod and requestTimeout + requestTimeout must be at most renewDeadline, " +
+        "or one hung request costs the term, but 7s + 2s (requestTimeout) + 2s = 11s > 10s (not given: retryPeriod, " +
+        "requestTimeout, renewDeadline): lower renewInterval (LEADER_ELECTION_RENEW_INTERVAL), retryPeriod " +
+        "(LEADER_ELECTION_RETRY_PERIOD) or requestTimeout (LEADER_ELECTION_REQUEST_TIMEOUT), or raise renewDeadline " +
+        "(LEADER_ELECTION_RENEW_DEADLINE)"
+      ]],
+      ["a retryPeriod longer than the time-out", { retryPeriod: "5 seconds", requestTimeout: "2 seconds" }, {}, [
+        "5s + 5s (retryPeriod) + 2s = 12s > 10s"
+      ]],
+      ["a retryPeriod of an hour", { retryPeriod: "1 hour", requestTimeout: "2 seconds" }, {}, ["> 10s"]],
+      ["retryPeriod as time-out", { retryPeriod: "4 seconds" }, {}, ["5s + 4s (requestTimeout) + 4s = 13s > 10s"]],
       [
         "given ones without a lease",
         {
@@ -439,7 +454,7 @@ describe("LeaderElectionConfig", () => {
           renewDeadline: "3 seconds"
         },
         {},
-        ["a Lease holds whole seconds", "2s + 2 × 1s = 4s > 3s: lower"]
+        ["a Lease holds whole seconds", "2s + 1s (requestTimeout) + 1s = 4s > 3s"]
       ],
       ["nothing derived from a wrong lease", { renewDeadline: "1 minute" }, { LEADER_ELECTION_LEASE_DURATION: "x" }, [
         "leaseDuration (LEADER_ELECTION_LEASE_DURATION)"
@@ -464,8 +479,8 @@ describe("LeaderElectionConfig", () => {
       ["identity with a missing part", { identity: "web-undefined" }],
       ["identity in another script", { identity: "リーダー" }],
       ["just enough time", { renewInterval: "6 seconds" }],
-      ["just below the lease", { renewDeadline: "14999 millis" }],
-      ["one second", { leaseDuration: "1 second" }],
+      ["just at 0.95 of the lease", { renewDeadline: "14250 millis" }],
+      ["two seconds", { leaseDuration: "2 seconds" }],
       ["seconds as duration", { leaseDuration: Duration.minutes(1) }]
     ])("none: %s", (_, input) => {
       settings(input, base)

@@ -91,6 +91,14 @@ describe("decode", () => {
     ["no creationTimestamp, which nothing depends on", body({}, { creationTimestamp: undefined }), {}],
     ["a creationTimestamp that is not a time", body({}, { creationTimestamp: 5 }), {}],
     ["an empty holder", body({ holderIdentity: "" }), {}],
+    ["a duration that is not whole", body({ leaseDurationSeconds: 1.5 }), {}],
+    ["a duration of 0", body({ leaseDurationSeconds: 0 }), {}],
+    ["a negative duration", body({ leaseDurationSeconds: -1 }), {}],
+    ["the shortest duration", body({ leaseDurationSeconds: 1 }), { leaseDurationSeconds: 1 }],
+    ["the longest duration", body({ leaseDurationSeconds: 2 ** 31 - 1 }), { leaseDurationSeconds: 2 ** 31 - 1 }],
+    ["a duration beyond it", body({ leaseDurationSeconds: 2 ** 31 }), {}],
+    ["transitions that are not whole", body({ leaseTransitions: 0.5 }), {}],
+    ["negative transitions", body({ leaseTransitions: -1 }), {}],
     ["any text as holder", body({ holderIdentity: "a b\n\u0000😀" }), { holderIdentity: "a b\n\u0000😀" }],
     // Written as year 1, read back as null; other servers may read it back as it is.
     ["year 1", body({ renewTime: "0001-01-01T00:00:00.000000Z", acquireTime: null }), {

@@ -84,7 +84,7 @@ for (const example of examples.filter(isApp)) {
           PATH: process.env["PATH"],
           KUBECONFIG: kubeconfig,
           LEADER_ELECTION_NAME: "invoices",
-          LEADER_ELECTION_LEASE_DURATION: "1s"
+          LEADER_ELECTION_LEASE_DURATION: "2s"
         }
       })
       yield* Effect.addFinalizer(() => Effect.sync(() => app.kill("SIGKILL")))

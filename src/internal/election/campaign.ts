@@ -34,6 +34,7 @@ import {
   type Answer,
   countRefusal,
   learn,
+  lookDueAt,
   read,
   report,
   type Requests,
@@ -148,8 +149,12 @@ const turn = Effect.fnUntraced(function*(campaign: Campaign) {
         return yield* listen(campaign, free, now)
       }
       const due = Attempts.dueAt(takes, timing)
+      const look = lookDueAt(election, takes, campaign.watch.isReliable())
+      if (look !== undefined && look <= now) {
+        return yield* readOrWait(campaign, now)
+      }
       if (now < due) {
-        return yield* waitUntil(due, news)
+        return yield* waitUntil(look !== undefined && look < due ? look : due, news)
       }
       return election.state.mustRead ? yield* readOrWait(campaign, now) : yield* write(campaign, decision)
     }

@@ -15,7 +15,18 @@ import * as Renewal from "../protocol/renewal.ts"
 import { remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import { jitter, seconds, waitUntil } from "./clock.ts"
-import { abort, afterFailure, type Answer, learn, read, report, type Requests, retriesAt, send } from "./requests.ts"
+import {
+  abort,
+  afterFailure,
+  type Answer,
+  learn,
+  lookDueAt,
+  read,
+  report,
+  type Requests,
+  retriesAt,
+  send
+} from "./requests.ts"
 import { advance, claimed, type Election, failConfirmations, nextRenewTime, nextRequest, publish } from "./state.ts"
 import type { Watch } from "./watch.ts"
 
@@ -66,9 +77,14 @@ export const step = Effect.fnUntraced(function*(
   const mustRead = claim.mustRead || election.state.mustRead ||
     // Whatever keeps writing has written again during the pause, and no watch said what: a write would only conflict.
     (claim.renewals.conflicts > 1 && !watch.isReliable() && election.state.observation.heardAt < due)
+  const look = lookDueAt(election, claim.renewals, watch.isReliable())
+  if (look !== undefined && look <= now && Attempts.dueAt(reads, timing) <= now) {
+    return yield* read(election, requests)
+  }
   const next = mustRead ? later(election.state.mustRead ? now : due, Attempts.dueAt(reads, timing)) : due
   if (next > now) {
-    return yield* waitUntil(options.until !== undefined && options.until < next ? options.until : next, news)
+    const until = look !== undefined && look > now && look < next ? look : next
+    return yield* waitUntil(options.until !== undefined && options.until < until ? options.until : until, news)
   }
   yield* mustRead ? read(election, requests) : renew(election, requests, claim, options)
 })

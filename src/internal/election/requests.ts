@@ -241,10 +241,22 @@ export const report = (election: Election, verb: LeaseVerb, answer: Answer): Eff
 
 // --- Reading ---
 
+/**
+ * When the Lease must be looked at, because a write whose outcome is not known
+ * may have been committed and no watch would say so: once in a retryPeriod.
+ */
+export const lookDueAt = (
+  { lastRead, timing }: Election,
+  writes: Attempts.Series<Attempts.Attempt>,
+  isWatching: boolean
+): bigint | undefined =>
+  !isWatching && writes.requests.some(({ open }) => !open) ? lastRead + timing.retryPeriod : undefined
+
 /** Begins a read, beside those under way. */
 export const read = Effect.fnUntraced(function*(election: Election, requests: Requests) {
   const { key, store, timing } = election
   const start = yield* election.moment
+  election.lastRead = start.monotonic
   const request: Attempts.Request = { id: nextRequest(election), start, open: true }
   const old = Attempts.givenUp(election.state.reads)
   if (old !== undefined) {

@@ -97,6 +97,8 @@ export interface Election {
   lastWritten: bigint
   lastInstance: bigint
   lastRequest: number
+  /** When the last read began. */
+  lastRead: bigint
   /** An admission plugin does not let this process change the owner: write without. */
   ownerRefused: boolean
   /** Our Pod does not exist: a Lease created in its name lives for milliseconds. */
@@ -163,6 +165,7 @@ export const make = Effect.fnUntraced(function*(
     lastWritten: 0n,
     lastInstance: 0n,
     lastRequest: 0,
+    lastRead: 0n,
     ownerRefused: false,
     createNotBefore: 0n,
     standBackUntil: undefined,

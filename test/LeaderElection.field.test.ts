@@ -1,0 +1,377 @@
+/**
+ * What was seen to go wrong in the field.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber, Logger, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as LeaderElection from "../src/LeaderElection.ts"
+import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
+import { LeaderElectionError, LeadershipLost } from "../src/LeaderElectionError.ts"
+import { Leadership } from "../src/Leadership.ts"
+import { instanceAnnotation } from "../src/LeaseRecord.ts"
+import { LeaseStore } from "../src/LeaseStore.ts"
+import { Fault, MemoryCluster, MemoryLeaseStore } from "../src/testing/index.ts"
+import { heldBy, key, oldLease, test } from "./utils/Elections.ts"
+
+const led = (timeline: ReadonlyArray<string>) => timeline.filter((line) => line.endsWith("leads"))
+
+describe("slow and dead paths", () => {
+  for (
+    const [what, fault] of [
+      ["land late", Fault.delayRequest("4 seconds")],
+      ["land, and are answered late", Fault.delayAnswer("4 seconds")],
+      ["land late, and their answers are lost", Fault.all(Fault.delayRequest("4 seconds"), Fault.gatewayTimeout)]
+    ] as const
+  ) {
+    for (const watch of [true, false]) {
+      test(
+        `A7 writes of 4 s that ${what} cost a leader nothing, and a candidate leads (watch: ${watch})`,
+        function*(w) {
+          yield* oldLease(w)
+          const a = yield* w.candidate("a", { settings: { watch } })
+          yield* a.faults.set({ patch: fault })
+          yield* a.lead
+          yield* w.until(250_000)
+          assert.strictEqual(w.timeline.length, 1, w.timeline.join(", "))
+          assert.match(w.timeline[0] ?? "", /^10[0-8]\d\d\d a leads$/)
+          const patches = (yield* a.requests("patch")).length
+          assert.isTrue(patches <= 3 * 33, String(patches))
+        }
+      )
+    }
+  }
+
+  test("answers of 3 s to reads: a candidate campaigns all the same", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    yield* a.faults.set({ get: Fault.delayAnswer("3 seconds") })
+    yield* a.lead
+    yield* w.until(110_000)
+    assert.deepStrictEqual(w.timeline, ["103000 a leads"])
+  })
+
+  test("a path that is dead for three attempts is tried again each retryPeriod", function*(w) {
+    yield* oldLease(w)
+    const settings = { ...LeaderElectionConfig.defaultsFor(Duration.seconds(3600)) }
+    const a = yield* w.candidate("a", { settings })
+    yield* a.lead
+    yield* w.until(1_299_000)
+    // From the first renewal on, for 31 s.
+    yield* a.faults.next("patch", Fault.hang, 4)
+    yield* w.until(6_000_000)
+    assert.deepStrictEqual(led(w.timeline), ["100000 a leads"])
+    assert.strictEqual(w.timeline.length, 1)
+  })
+
+  test("one hung request costs no term where retryPeriod is as long as the rule allows", function*(w) {
+    yield* oldLease(w)
+    const settings = { retryPeriod: Duration.seconds(3), requestTimeout: Duration.seconds(2) }
+    const a = yield* w.candidate("a", { settings })
+    yield* a.lead
+    for (let round = 0; round < 20; round++) {
+      yield* a.faults.next("patch", Fault.hang)
+      yield* w.until((yield* w.now) + 11_000)
+    }
+    assert.deepStrictEqual(w.timeline, ["100000 a leads"])
+  })
+})
+
+describe("edits", () => {
+  test("A1 another candidate's name beside the leader's instance: it waits, and does not lead beside it", function*(w) {
+    yield* oldLease(w)
+    const b = yield* w.candidate("b")
+    const a = yield* w.candidate("a")
+    yield* b.lead
+    yield* w.until(101_000)
+    yield* a.lead
+    yield* w.until(102_000)
+    yield* b.faults.stall
+    yield* w.cluster.editLease(key, { spec: { holderIdentity: "a" } })
+    yield* w.until(130_000)
+    assert.deepStrictEqual(w.timeline.slice(0, 3), [
+      "100000 b leads",
+      "110000 b ends",
+      "115000 b fails: RenewDeadlineExceeded"
+    ])
+    assert.deepStrictEqual(w.timeline.slice(3), ["117000 a leads"])
+  })
+
+  test("A2 an older record of its own put back: it waits", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const b = yield* w.candidate("b")
+    const first = yield* a.lead
+    yield* w.until(106_000)
+    const old = yield* w.lease
+    yield* Fiber.interrupt(first)
+    yield* b.lead
+    yield* w.until(107_000)
+    yield* a.lead
+    yield* w.until(108_000)
+    yield* b.faults.stall
+    yield* w.cluster.editLease(key, {
+      metadata: { annotations: { [instanceAnnotation]: old.annotations[instanceAnnotation] ?? null } },
+      spec: { holderIdentity: "a" }
+    })
+    yield* w.until(130_000)
+    assert.deepStrictEqual(led(w.timeline), ["100000 a leads", "106000 b leads", "123000 a leads"])
+  })
+
+  test("an older record of the leader put back costs its term, and never its process", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    yield* a.startForever(a.program())
+    yield* w.until(101_000)
+    yield* w.cluster.editLease(key, { metadata: { annotations: { [instanceAnnotation]: "1-0123456789abcdef0123-x" } } })
+    yield* w.until(130_000)
+    assert.deepStrictEqual(w.timeline, ["100000 a leads", "101000 a ends", "116000 a leads"])
+  })
+
+  test("a record whose duration differs much is warned of, once", function*(w) {
+    yield* w.cluster.createLease(key, heldBy("other", 30))
+    const a = yield* w.candidate("a")
+    yield* a.lead
+    yield* w.until(1000)
+    yield* w.cluster.editLease(key, heldBy("other", 31))
+    yield* w.until(2000)
+    const warnings = w.logs.filter((line) => line.startsWith("Warn a: The Lease says leaseDurationSeconds 30"))
+    assert.strictEqual(warnings.length, 1)
+  })
+})
+
+describe("no loop at full speed", () => {
+  test("B6 without a Pod, a Lease that is deleted as soon as it is created", function*(w) {
+    const a = yield* w.candidate("a", { settings: { newLease: "lead" } })
+    const store = a.faults
+    yield* Effect.forkScoped(Effect.forever(
+      Effect.gen(function*() {
+        yield* Effect.ignore(w.cluster.deleteLease(key))
+        yield* Effect.yieldNow
+      }).pipe(Effect.andThen(Effect.sleep(1)))
+    ))
+    yield* a.startForever(a.program())
+    yield* w.until(10_000)
+    const creates = (yield* a.requests("create")).length
+    assert.isTrue(creates <= 18, String(creates))
+    assert.isAtLeast(creates, 2)
+    yield* store.refuse
+  })
+
+  test("a holder that somebody robs at once, again and again", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    yield* a.startForever(a.program())
+    yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
+      const lease = yield* w.cluster.lease(key)
+      if (lease?.holderIdentity === "a") {
+        yield* Effect.ignore(w.cluster.editLease(key, { spec: { holderIdentity: "", leaseDurationSeconds: 1 } }))
+      }
+      yield* Effect.sleep(1)
+    })))
+    yield* w.until(110_000)
+    const patches = (yield* a.requests("patch")).length
+    assert.isTrue(patches <= 18, String(patches))
+  })
+
+  it.effect("B5 a program that fails with another election's loss, or a Leadership it kept, has failed", () =>
+    Effect.gen(function*() {
+      const cluster = yield* MemoryCluster.make()
+      const store = yield* MemoryLeaseStore.make(cluster)
+      const scope = yield* Effect.scope
+      const election = yield* LeaderElection.make.pipe(
+        Effect.provideService(LeaseStore, store),
+        Effect.provideService(LeaderElectionConfig.LeaderElectionConfig, {
+          ...LeaderElectionConfig.defaults,
+          ...key,
+          identity: "a",
+          pod: undefined,
+          newLease: "lead"
+        }),
+        Effect.provideService(Scope.Scope, scope)
+      )
+      let terms = 0
+      const run = <A, E>(program: Effect.Effect<A, E, Leadership>) =>
+        Effect.exit(Effect.provideService(
+          LeaderElection.whileLeadingForever(Effect.suspend(() => {
+            terms++
+            return terms > 50 ? Effect.die("a loop") : program
+          })),
+          LeaderElection.LeaderElection,
+          election
+        ))
+      const foreign = new LeaderElectionError({ reason: new LeadershipLost({ reason: "LeaseTaken" }) })
+      const exit = yield* run(Effect.fail(foreign))
+      assert.deepStrictEqual([terms, Exit.findErrorOption(exit)._tag], [1, "Some"])
+
+      let kept: Leadership["Service"] | undefined
+      yield* run(Leadership.use((leadership) =>
+        Effect.sync(() => {
+          kept = leadership
+        })
+      ))
+      terms = 0
+      const stale = yield* run(Effect.suspend(() => kept!.ensure))
+      assert.deepStrictEqual([terms, Exit.findErrorOption(stale)._tag], [1, "Some"])
+    }).pipe(Effect.provide(Logger.layer([]))))
+})
+
+describe("what fails loudly, and what does not", () => {
+  it.effect("A10 a logger that throws hurts no term", () =>
+    Effect.gen(function*() {
+      const cluster = yield* MemoryCluster.make()
+      const base = yield* MemoryLeaseStore.make(cluster)
+      let failing = false
+      const store = LeaseStore.of({
+        ...base,
+        patch: (key, version, write) =>
+          Effect.suspend(() => failing ? Effect.die(new Error("oh")) : base.patch(key, version, write))
+      })
+      const election = yield* LeaderElection.make.pipe(
+        Effect.provideService(LeaseStore, store),
+        Effect.provideService(LeaderElectionConfig.LeaderElectionConfig, {
+          ...LeaderElectionConfig.defaults,
+          ...key,
+          identity: "a",
+          pod: undefined,
+          newLease: "lead"
+        })
+      )
+      const fiber = yield* Effect.forkDetach(election.whileLeading(Effect.never))
+      yield* TestClock.adjust("1 second")
+      failing = true
+      yield* TestClock.adjust("6 seconds")
+      failing = false
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual((yield* election.status)._tag, "Leading")
+      fiber.interruptUnsafe()
+      yield* TestClock.adjust("1 minute")
+    }).pipe(Effect.provide(Logger.layer([
+      Logger.make(() => {
+        throw new Error("this logger is broken")
+      })
+    ]))))
+
+  test("A10 a defect where the answer to a renewal is handled ends the term at once, with its cause", function*(w) {
+    yield* oldLease(w)
+    const base = yield* MemoryLeaseStore.make(w.cluster)
+    let poisoned = false
+    const store = LeaseStore.of({
+      ...base,
+      patch: (key, version, write) =>
+        Effect.map(base.patch(key, version, write), ({ lease }) => ({
+          lease: poisoned
+            ? Object.defineProperty({ ...lease }, "renewTime", {
+              get: () => {
+                throw new Error("poison")
+              }
+            })
+            : lease
+        }))
+    })
+    const a = yield* w.candidate("a", { store, settings: { watch: false } })
+    yield* a.lead
+    yield* w.until(101_000)
+    poisoned = true
+    yield* w.until(106_000)
+    assert.deepStrictEqual(w.timeline.slice(0, 2), ["100000 a leads", "105000 a ends"])
+    assert.isTrue(
+      w.logs.some((line) => line.startsWith("Error a: A defect in the election ends the term")),
+      w.logs.join("\n")
+    )
+  })
+
+  test("E10 a program that fails is logged as a failure", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    yield* a.start(Effect.fail(new Error("no money")))
+    yield* w.settle
+    assert.isTrue(
+      w.logs.some((line) => line.startsWith("Error a: Stopped leading: its program has failed")),
+      w.logs.join("\n")
+    )
+  })
+
+  test("B12 an event of another Lease is not taken for ours", function*(w) {
+    yield* oldLease(w)
+    const base = yield* MemoryLeaseStore.make(w.cluster)
+    // A proxy that drops the field selector delivers the events of the whole namespace.
+    const store = LeaseStore.of({
+      ...base,
+      changes: (key, since) => base.changes({ ...key, name: "other" }, since)
+    })
+    const a = yield* w.candidate("a", { store })
+    yield* a.lead
+    yield* w.until(101_000)
+    yield* w.cluster.createLease({ ...key, name: "other" }, heldBy("x", 15))
+    yield* w.until(120_000)
+    assert.deepStrictEqual(w.timeline, ["100000 a leads"])
+  })
+
+  it.effect("A5 an election whose scope is closed while its program runs is still registered", () =>
+    Effect.gen(function*() {
+      const cluster = yield* MemoryCluster.make()
+      const store = yield* MemoryLeaseStore.make(cluster)
+      const build = LeaderElection.make.pipe(
+        Effect.provideService(LeaseStore, store),
+        Effect.provideService(LeaderElectionConfig.LeaderElectionConfig, {
+          ...LeaderElectionConfig.defaults,
+          ...key,
+          identity: "a",
+          pod: undefined,
+          newLease: "lead"
+        })
+      )
+      const scope = yield* Scope.make()
+      const election = yield* Scope.provide(build, scope)
+      const fiber = yield* Effect.forkDetach(election.whileLeading(Effect.never))
+      yield* TestClock.adjust("1 second")
+      yield* Scope.close(scope, Exit.void)
+      const error = yield* Effect.flip(build)
+      assert.strictEqual(error.reason._tag, "AlreadyCampaigning")
+      yield* Fiber.interrupt(fiber)
+      yield* build
+    }).pipe(Effect.provide(Logger.layer([]))))
+})
+
+describe("giving a term up", () => {
+  test("stepDown hands over, and stands back until another leads", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const b = yield* w.candidate("b")
+    yield* a.startForever(a.program())
+    yield* w.settle
+    yield* b.startForever(b.program())
+    yield* w.until(103_000)
+    yield* a.run((yield* a.leadership).stepDown)
+    yield* w.until(120_000)
+    assert.deepStrictEqual(w.timeline, ["100000 a leads", "103000 a ends", "103000 b leads"])
+  })
+
+  test("with nobody else it leads again after leaseDuration", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    yield* a.startForever(a.program())
+    yield* w.until(103_000)
+    yield* a.run((yield* a.leadership).stepDown)
+    yield* w.until(117_999)
+    assert.deepStrictEqual(led(w.timeline), ["100000 a leads"])
+    yield* w.until(118_000)
+    assert.deepStrictEqual(led(w.timeline), ["100000 a leads", "118000 a leads"])
+  })
+
+  test("untilOverrun counts from the last renewal, in the term and after it", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const until = Effect.gen(function*() {
+      return Duration.toMillis(yield* a.run((yield* a.leadership).untilOverrun))
+    })
+    yield* a.start(a.program(Effect.addFinalizer(() => Effect.sleep("20 seconds"))))
+    yield* w.until(101_000)
+    assert.strictEqual(yield* until, 13_250)
+    yield* a.faults.refuse
+    yield* w.until(112_000)
+    assert.strictEqual(yield* until, 2250)
+    yield* w.until(120_000)
+    assert.strictEqual(yield* until, 0)
+  })
+})
