@@ -80,18 +80,27 @@ export const clusterPrograms = async (
 }
 
 /** Only the client-go candidate: for tests on an existing cluster. Undefined, and said so, where Go is missing. */
-export const candidateProgram = async (
+export const candidateProgram = (log?: (line: string) => void): Promise<string | undefined> =>
+  helperProgram("candidate", "tests against client-go will be SKIPPED", log)
+
+/** What client-go makes of kubeconfigs. Undefined, and said so, where Go is missing. */
+export const clientConfigProgram = (log?: (line: string) => void): Promise<string | undefined> =>
+  helperProgram("clientconfig", "kubeconfigs will NOT be compared with client-go", log)
+
+const helperProgram = async (
+  packageName: string,
+  without: string,
   log: (line: string) => void = (line) => void process.stderr.write(`${line}\n`)
 ): Promise<string | undefined> => {
   const { directory } = await cache()
   // Named by its own source, so that a change to it does not rebuild the servers.
-  const name = `candidate-${await digest(["candidate/main.go"])}`
+  const name = `${packageName}-${await digest([`${packageName}/main.go`])}`
   if (!existsSync(join(directory, name))) {
     if (goVersion() === undefined) {
-      log("There is no `go` in PATH to build the client-go candidate: tests against client-go will be SKIPPED")
+      log(`There is no \`go\` in PATH to build ${packageName} with: ${without}`)
       return undefined
     }
-    await build("candidate", directory, name, [], log)
+    await build(packageName, directory, name, [], log)
   }
   return join(directory, name)
 }

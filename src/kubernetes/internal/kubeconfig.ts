@@ -12,12 +12,14 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
+import { X509Certificate } from "node:crypto"
 import { accessSync, constants } from "node:fs"
 import { readFile } from "node:fs/promises"
 import * as NodeTls from "node:tls"
 import { KubernetesConfigError, KubernetesCredentialsError } from "../KubernetesError.ts"
 import { OptionalPackages } from "../OptionalPackages.ts"
 import * as Credentials from "./credentials.ts"
+import type { Tls } from "./dial.ts"
 import * as ExecPlugin from "./execPlugin.ts"
 import * as File from "./kubeconfigFile.ts"
 import { isLoopback } from "./loopback.ts"
@@ -199,63 +201,104 @@ const withoutPassword = (server: string): string => server.replace(/\/\/[^/@]*@/
 
 /** As in client-go, credentials of any other kind go before it. */
 const usesPlugin = (
-  { clientCertificate, clientCertificateData, exec, password, token, tokenFile, username }: File.User
+  { clientCertificate, clientCertificateData, exec, token, tokenFile, username }: File.User
 ) =>
-  exec !== undefined && token === "" && tokenFile === "" && username === "" && password === "" &&
+  exec !== undefined && token === "" && tokenFile === "" && username === "" &&
   clientCertificate === "" && clientCertificateData === ""
 
-const logIn = Effect.fnUntraced(function*(
-  selected: File.Selected,
-  { server, url }: Connection,
-  session: Session,
-  fresh: boolean
-): Effect.fn.Return<Credentials.Credentials, KubernetesCredentialsError> {
-  const { cluster, user } = selected
-  const ca = cluster.certificateAuthorityData || (yield* readPem(cluster.certificateAuthority)) || undefined
-  const tls = {
-    servername: cluster.tlsServerName || undefined,
-    insecure: cluster.insecure,
-    ...(ca !== undefined
-      ? { ca, trust: "the kubeconfig's certificate-authority" }
-      : { ca: url.protocol === "https:" && !cluster.insecure ? systemCas() : undefined, trust: systemTrust })
+/** What the files say of the way in, before anybody logs in. */
+export interface Plan {
+  readonly tls: Tls
+  /** The plugin that gives the credentials, with what it may know of the cluster. */
+  readonly plugin: { readonly exec: File.Exec; readonly cluster: ExecPlugin.ClusterInfo } | undefined
+}
+
+export const plan = Effect.fnUntraced(function*(
+  { cluster, user }: File.Selected,
+  { url }: Connection
+): Effect.fn.Return<Plan, KubernetesCredentialsError> {
+  const isSecure = url.protocol === "https:"
+  const ca = cluster.certificateAuthorityData || (yield* readPem(cluster.certificateAuthority))
+  if (isSecure && ca !== "" && !hasCertificate(ca)) {
+    return yield* new KubernetesCredentialsError({
+      message: "there is no certificate in the kubeconfig's certificate-authority; it must be PEM"
+    })
   }
-  let login: Login
-  if (user.exec !== undefined && usesPlugin(user)) {
-    if (fresh || session.plugin === undefined) {
-      session.plugin = yield* ExecPlugin.run(user.exec, {
-        server,
+  const { exec } = user
+  return {
+    tls: {
+      servername: cluster.tlsServerName || undefined,
+      insecure: cluster.insecure,
+      ...(ca !== ""
+        ? { ca, trust: "the kubeconfig's certificate-authority" }
+        : { ca: isSecure && !cluster.insecure ? systemCas() : undefined, trust: systemTrust })
+    },
+    plugin: exec === undefined || !usesPlugin(user) ? undefined : {
+      exec,
+      cluster: {
+        // As client-go: only a URL with a path loses what follows it.
+        server: url.pathname.length > 1 ? url.href : cluster.server,
         tlsServerName: cluster.tlsServerName,
         insecure: cluster.insecure,
-        ca: ca ?? "",
+        ca,
         proxyUrl: cluster.proxyUrl,
         disableCompression: cluster.disableCompression,
         config: cluster.execConfig
-      })
+      }
+    }
+  }
+})
+
+export const logIn = Effect.fnUntraced(function*(
+  selected: File.Selected,
+  connection: Connection,
+  session: Session,
+  fresh: boolean
+): Effect.fn.Return<Credentials.Credentials, KubernetesCredentialsError> {
+  const { url } = connection
+  const { plugin, tls } = yield* plan(selected, connection)
+  let login: Login
+  if (plugin === undefined) {
+    login = yield* fromFile(selected, session.oidc, fresh)
+  } else {
+    if (fresh || session.plugin === undefined) {
+      session.plugin = yield* ExecPlugin.run(plugin.exec, plugin.cluster)
     }
     login = fromPlugin(session.plugin)
-  } else {
-    login = yield* fromFile(selected, session.oidc, fresh)
   }
-  if (
-    url.protocol === "http:" && !isLoopback(url.hostname) &&
-    (login.authorization !== undefined || login.cert !== undefined)
-  ) {
+  const { authorization, cert, key, lifetime } = login
+  if (url.protocol === "http:" && !isLoopback(url.hostname) && (authorization !== undefined || cert !== undefined)) {
     return yield* new KubernetesCredentialsError({
       message: `the kubeconfig's credentials are not sent to ${url.origin}, which has no TLS; use https`
     })
   }
+  if (cert !== undefined) {
+    yield* Effect.try({
+      try: () => NodeTls.createSecureContext({ cert, key }),
+      catch: () =>
+        new KubernetesCredentialsError({
+          message: "the client certificate and its key are not a pair in PEM; look at what the kubeconfig's user names"
+        })
+    })
+  }
   return {
-    headers: {
-      ...(login.authorization !== undefined && { authorization: login.authorization }),
-      ...impersonation(user)
-    },
-    tls: { ...tls, cert: login.cert, key: login.key },
-    lifetime: login.lifetime
+    headers: { ...(authorization !== undefined && { authorization }), ...impersonation(selected.user) },
+    tls: { ...tls, cert, key },
+    lifetime
   }
 })
 
+const hasCertificate = (pem: string): boolean =>
+  (pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? []).some((block) => {
+    try {
+      return new X509Certificate(block).raw.length > 0
+    } catch {
+      return false
+    }
+  })
+
 /** What is kept from one login to the next. */
-interface Session {
+export interface Session {
   readonly oidc: Oidc.Session
   /** What the exec plugin gave: good until it expires, or is refused. */
   plugin: ExecPlugin.PluginCredentials | undefined
@@ -282,7 +325,7 @@ const fromFile = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Login, KubernetesCredentialsError> {
   const cert = user.clientCertificateData || (yield* readPem(user.clientCertificate)) || undefined
   const certificate = cert === undefined ? {} : { cert, key: user.clientKeyData || (yield* readPem(user.clientKey)) }
-  if (user.username !== "" || user.password !== "") {
+  if (user.username !== "") {
     const basic = Buffer.from(`${user.username}:${user.password}`).toString("base64")
     return { ...certificate, authorization: `Basic ${basic}` }
   }

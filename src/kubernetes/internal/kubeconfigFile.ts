@@ -401,9 +401,9 @@ const execVersions = ["client.authentication.k8s.io/v1", "client.authentication.
 
 const userProblems = (user: User, isReadable: (file: string) => boolean): ReadonlyArray<string> => {
   const hasCertificate = user.clientCertificate !== "" || user.clientCertificateData !== ""
-  const hasPassword = user.username !== "" || user.password !== ""
   return [
-    ...(hasPassword && (user.token !== "" || user.tokenFile !== "")
+    ...((user.username !== "" && (user.token !== "" || user.tokenFile !== "")) ||
+        (user.password !== "" && user.token !== "")
       ? ["has a token and a username; keep one of them"]
       : []),
     ...(!hasCertificate ? [] : [
