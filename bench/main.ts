@@ -16,6 +16,7 @@ import { startCluster } from "../test/cluster/utils/KubeCluster.ts"
 import * as Footprint from "./footprint.ts"
 import * as Handover from "./handover.ts"
 import * as Scale from "./scale.ts"
+import * as Shards from "./shards.ts"
 import {
   buildPrograms,
   inParallel,
@@ -41,7 +42,8 @@ const parts = {
   etcd: { run: Scale.etcd, sites: ({ samples }: Options) => 3 * Math.min(20, samples) },
   atRest: { run: Footprint.atRest, sites: ({ idleMinutes, samples }: Options) => 4 * Math.ceil(samples / idleMinutes) },
   followers: { run: Scale.followers, sites: () => 2 },
-  elections: { run: Scale.elections, sites: () => 1 }
+  elections: { run: Scale.elections, sites: () => 1 },
+  shards: { run: Shards.shardsPart, sites: () => 1 }
 }
 
 const names = Object.keys(parts) as Array<keyof typeof parts>

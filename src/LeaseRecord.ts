@@ -94,6 +94,7 @@ export interface LeaseWrite {
   /** Unix microseconds. */
   readonly renewTime?: bigint
   readonly leaseTransitions?: number
+  readonly labels?: Readonly<Record<string, string>>
   readonly annotations?: Readonly<Record<string, string | null>>
   readonly ownerReferences?: ReadonlyArray<OwnerReference>
 }
@@ -241,6 +242,7 @@ export const toPatchBody = (resourceVersion: bigint, write: LeaseWrite): unknown
 })
 
 const encodeMetadata = (write: LeaseWrite) => ({
+  ...(write.labels !== undefined && { labels: write.labels }),
   ...(write.annotations !== undefined && { annotations: write.annotations }),
   ...(write.ownerReferences !== undefined && { ownerReferences: write.ownerReferences })
 })

@@ -97,6 +97,8 @@ export class LeaseStore extends Context.Service<LeaseStore, {
    * order; fails with `LeaseExpired` where `since` is too old, `LeaseForbidden`
    * where watching is not allowed, `LeaseUnavailable` where the connection
    * broke or has been silent for too long. The election opens it again.
+   *
+   * With an empty name: the changes of all Leases of the namespace.
    */
   readonly changes: (
     key: LeaseKey,

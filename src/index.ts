@@ -49,6 +49,15 @@ export * as LeaderElections from "./LeaderElections.ts"
 /** The metrics of the election. */
 export * as LeaderElectionMetrics from "./LeaderElectionMetrics.ts"
 
+/** Many leaderships, spread fairly over the replicas. */
+export * as LeaderShards from "./LeaderShards.ts"
+
+/** The metrics of a group of shards. */
+export * as LeaderShardsMetrics from "./LeaderShardsMetrics.ts"
+
+/** Groups of shards on Kubernetes. */
+export * as KubernetesLeaderShards from "./kubernetes/KubernetesLeaderShards.ts"
+
 /** Where an election stands. */
 export type * as LeaderElectionStatus from "./LeaderElectionStatus.ts"
 

@@ -29,7 +29,32 @@ export interface Names {
   readonly watch: boolean
   /** How long the program needs to end. */
   readonly ending: Duration.Duration
+  /** A group of shards instead of one Lease. */
+  readonly shards?: boolean | undefined
 }
+
+// Names of shards are not known here, and those of member Leases are made up: no resourceNames.
+const rulesOfShards = `  # One Lease for each shard and each member.
+  - apiGroups: ["coordination.k8s.io"]
+    resources: ["leases"]
+    verbs: ["create", "get", "patch", "watch"]
+`
+
+const strategyOfShards =
+  `  # An old Pod ends when a new one is ready, and it is ready when the others have seen it: so each shard moves once.
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: { maxSurge: 1, maxUnavailable: 0 }
+`
+
+const containerOfShards = `            # The Pods of one rollout: older ones take no shards while newer ones are there.
+            - name: LEADER_ELECTION_GENERATION
+              valueFrom: { fieldRef: { fieldPath: "metadata.labels['pod-template-hash']" } }
+          # LeaderShards.layerReadiness, on the port of your HTTP server.
+          readinessProbe:
+            httpGet: { path: /readyz, port: 8080 }
+            periodSeconds: 1
+`
 
 /** For the signal to arrive, and for the process to go when all is done. */
 const margin = Duration.seconds(4)
@@ -43,6 +68,17 @@ export const gracePeriod = (ending: Duration.Duration, leaseDuration: Duration.D
 
 // JSON is YAML, and quotes what YAML would read as something else.
 const quote = (text: string): string => JSON.stringify(text)
+
+const rulesOfOne = (name: string, verbs: string) =>
+  `  # Cannot be limited by resourceNames: the authoriser does not know the name of what is not there yet.
+  - apiGroups: ["coordination.k8s.io"]
+    resources: ["leases"]
+    verbs: ["create"]
+  - apiGroups: ["coordination.k8s.io"]
+    resources: ["leases"]
+    verbs: [${verbs}]
+    resourceNames: [${quote(name)}]
+`
 
 /** ServiceAccount, Role, RoleBinding and Deployment, as YAML. */
 export const manifest = (names: Names): string => {
@@ -66,15 +102,7 @@ metadata:
   name: ${quote(`${name}-leader-election`)}
   namespace: ${quote(namespace)}
 rules:
-  # Cannot be limited by resourceNames: the authoriser does not know the name of what is not there yet.
-  - apiGroups: ["coordination.k8s.io"]
-    resources: ["leases"]
-    verbs: ["create"]
-  - apiGroups: ["coordination.k8s.io"]
-    resources: ["leases"]
-    verbs: [${verbs}]
-    resourceNames: [${quote(name)}]
----
+${names.shards === true ? rulesOfShards : rulesOfOne(name, verbs)}---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
@@ -96,7 +124,7 @@ metadata:
   namespace: ${quote(namespace)}
 spec:
   replicas: ${replicas}
-  selector:
+${names.shards === true ? strategyOfShards : ""}  selector:
     matchLabels: ${labels}
   template:
     metadata:
@@ -131,7 +159,7 @@ ${
               valueFrom: { fieldRef: { fieldPath: metadata.uid } }
             - name: POD_NAMESPACE
               valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
-`
+${names.shards === true ? containerOfShards : ""}`
 }
 
 const label = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/
@@ -182,6 +210,10 @@ export const command = Command.make(
       "How long the others wait for a leader that is silent (default 15s)"
     ),
     ending: Options.duration("ending", "How long the program needs to end when it is asked to (default 20s)"),
+    shards: Flag.Boolean("shards").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("For a group of shards (LeaderShards): NAME is the group, and all Pods lead their part")
+    ),
     watch: Flag.Boolean("watch").pipe(
       Flag.withDescription("Grant the right to watch (default); with --no-watch candidates poll"),
       Flag.optional
@@ -193,6 +225,9 @@ export const command = Command.make(
       serviceAccount: options.serviceAccount ?? options.name,
       ending: options.ending ?? Duration.seconds(20),
       watch: Option.getOrElse(options.watch, () => true)
+    }
+    if (names.shards === true && !names.watch) {
+      return yield* usage("--shards needs the right to watch: leave out --no-watch")
     }
     yield* check(names)
     yield* Console.log(manifest(names).trimEnd())

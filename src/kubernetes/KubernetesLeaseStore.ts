@@ -90,7 +90,7 @@ export const make: Effect.Effect<LeaseStore["Service"], never, KubernetesClient>
         body: toPatchBody(resourceVersion, write),
         repeatable: true
       }),
-    changes: (key, since) => watch(client, key, since)
+    changes: (key, since) => watch(client, key.name === "" ? { namespace: key.namespace } : key, since)
   })
 })
 

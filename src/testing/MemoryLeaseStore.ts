@@ -85,7 +85,7 @@ export const make = (
         ),
 
       changes: (key, since) =>
-        watch({ type: leases, namespace: key.namespace, name: key.name }, since).pipe(
+        watch({ type: leases, namespace: key.namespace, name: key.name === "" ? undefined : key.name }, since).pipe(
           Stream.mapEffect((element): Effect.Effect<LeaseChange> =>
             element._tag === "Event"
               ? Effect.map(decode(element.event.object), (lease) => ({

@@ -112,3 +112,49 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     ]
   }
 ]
+
+const shipped = (file: string, find: string, replace: string): Edit => ({ file, find, replace })
+
+/** Those that the simulation of the shipped code has to find: of the rule, and of what carries it out. */
+export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
+  ...brokenRules.filter(({ edits, name }) =>
+    edits.every(({ file }) => file === "internal/protocol/shards.ts") && name !== "surplus is given up all at once"
+  ),
+  {
+    name: "what a member is about to take does not count as its own",
+    seenIn: "the first version of this code",
+    within: 500,
+    edits: [
+      shipped(
+        "internal/shards/group.ts",
+        "    this.claims.set(lease, until)",
+        "    this.claims.set(lease, until - until)"
+      )
+    ]
+  },
+  {
+    name: "a member that ends says nothing",
+    seenIn: "client-go based sharding",
+    within: 500,
+    edits: [shipped("LeaderShards.ts", "Effect.andThen(membership.leave, Effect", "Effect.andThen(Effect.void, Effect")]
+  },
+  {
+    name: "a watch that has gone silent is trusted",
+    seenIn: "most watchers",
+    within: 500,
+    edits: [shipped("LeaderShards.ts", "          if (left <= 0n) {", "          if (left < -(2n ** 62n)) {")]
+  },
+  {
+    name: "a member counts from the first shard that it leads",
+    seenIn: "the Azure SDKs (a newcomer is invisible until it owns something)",
+    within: 500,
+    edits: [
+      shipped(
+        "internal/shards/group.ts",
+        "lease.holderIdentity === \"\" || expiresAt <= now",
+        "lease.holderIdentity === \"\" || expiresAt <= now || (lease.holderIdentity !== this.options.identity && " +
+          "![...this.seen.values()].some((other) => !isMember(other.lease) && other.lease.holderIdentity === lease.holderIdentity))"
+      )
+    ]
+  }
+]

@@ -1,18 +1,20 @@
 /**
- * `npm run simulate:shards -- [--runs N] [--from K] [--workers W]`, `--seed N --trace`, `--broken`.
+ * `npm run simulate:shards -- [--what model|code|large] [--runs N] [--from K] [--workers W]`, `--seed N --trace`,
+ * `--broken`.
  */
 import { availableParallelism } from "node:os"
 import { parseArgs } from "node:util"
 import { Worker } from "node:worker_threads"
 import type { BrokenRule } from "../simulation/brokenRules.ts"
-import { brokenRules } from "./brokenRules.ts"
-import { simulate } from "./scenarios.ts"
-import type { Job, Report } from "./worker.ts"
+import { brokenInShippedCode, brokenRules } from "./brokenRules.ts"
+import type { Job, Report, What } from "./worker.ts"
 
 const usage = `npm run simulate:shards -- [options]
 
-The model of members, shards and the rule that shares them.
+Members, shards and the rule that shares them.
 
+  --what WHAT   model: the rule alone (default); code: the shipped code with 2 to 4 processes and 3 to 12 shards;
+                large: with 5 processes and 100 shards
   --runs N      how many runs (1000)
   --from K      the seed of the first (1)
   --seed N      one seed; with --trace, its timeline
@@ -22,6 +24,7 @@ The model of members, shards and the rule that shares them.
 
 const { values } = parseArgs({
   options: {
+    what: { type: "string", default: "model" },
     runs: { type: "string", default: "1000" },
     from: { type: "string", default: "1" },
     seed: { type: "string" },
@@ -41,16 +44,23 @@ const integer = (name: "runs" | "from" | "seed" | "workers"): number => {
   return Number(text)
 }
 
-const work = (job: Job, onReport: (report: Report) => void): Promise<void> =>
+const what = (["model", "code", "large"] as const).find((known): known is What => known === values.what)
+if (what === undefined) {
+  console.error(`--what ${values.what}: give model, code or large`)
+  process.exit(2)
+}
+
+const work = (job: Omit<Job, "what">, onReport: (report: Report) => void): Promise<void> =>
   new Promise((resolve, reject) => {
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: job })
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: { ...job, what } satisfies Job })
     worker.on("message", onReport)
     worker.on("error", reject)
     worker.on("exit", () => resolve())
   })
 
-const runOne = (seed: number): boolean => {
-  const { timeline, violation, ...figures } = simulate(seed, { trace: values.trace === true })
+const runOne = async (seed: number): Promise<boolean> => {
+  const { simulate } = what === "model" ? await import("./scenarios.ts") : await import("./Simulation.ts")
+  const { timeline, violation, ...figures } = simulate(seed, { trace: values.trace === true, large: what === "large" })
   console.log(timeline.join("\n"))
   console.log(figures)
   console.log(violation === undefined ? "no violation" : `${violation.invariant}: ${violation.message}`)
@@ -93,7 +103,8 @@ const runSeeds = async (from: number, runs: number, workers: number): Promise<bo
 }
 
 const runBroken = async (workers: number): Promise<boolean> => {
-  const waiting = [...brokenRules]
+  const rules = what === "model" ? brokenRules : brokenInShippedCode
+  const waiting = [...rules]
   let found = 0
   const next = async (): Promise<void> => {
     const rule: BrokenRule | undefined = waiting.shift()
@@ -113,15 +124,15 @@ const runBroken = async (workers: number): Promise<boolean> => {
     return next()
   }
   await Promise.all(Array.from({ length: workers }, next))
-  console.log(`${found} of ${brokenRules.length} broken rules found`)
-  return found === brokenRules.length
+  console.log(`${found} of ${rules.length} broken rules found`)
+  return found === rules.length
 }
 
 if (values.help === true) {
   console.log(usage)
 } else {
   const ok = values.seed !== undefined
-    ? runOne(integer("seed"))
+    ? await runOne(integer("seed"))
     : values.broken === true
     ? await runBroken(integer("workers"))
     : await runSeeds(integer("from"), integer("runs"), integer("workers"))

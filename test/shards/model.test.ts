@@ -56,7 +56,7 @@ describe("broken rules of the shards", () => {
 
 const firstViolation = (rule: string, within: number): Promise<Report | undefined> =>
   new Promise((resolve, reject) => {
-    const job: Job = { from: 1, to: within, step: 1, rule, stop: true }
+    const job: Job = { what: "model", from: 1, to: within, step: 1, rule, stop: true }
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: job })
     let found: Report | undefined
     worker.on("message", (report: Report) => {

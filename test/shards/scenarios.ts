@@ -265,7 +265,10 @@ const scenarios: ReadonlyArray<readonly [string, (run: Run) => void]> = [
 ]
 
 /** Runs one seed. */
-export const simulate = (seed: number, options: { readonly trace?: boolean } = {}): Outcome => {
+export const simulate = (
+  seed: number,
+  options: { readonly trace?: boolean; readonly large?: boolean } = {}
+): Outcome => {
   const run = new Run(seed, options.trace === true)
   const { dice, model } = run
   const [scenario, play] = dice.pick(scenarios)

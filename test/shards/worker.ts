@@ -4,10 +4,14 @@
  */
 import { parentPort, workerData } from "node:worker_threads"
 import { breakRule } from "../simulation/brokenRules.ts"
-import { brokenRules } from "./brokenRules.ts"
+import { brokenInShippedCode, brokenRules } from "./brokenRules.ts"
 import type { Outcome } from "./scenarios.ts"
 
+/** The model of the rule alone, or the shipped code: with a few shards, or with a hundred. */
+export type What = "model" | "code" | "large"
+
 export interface Job {
+  readonly what: What
   readonly from: number
   readonly to: number
   /** Every so many seeds, so that several threads share a range. */
@@ -25,13 +29,14 @@ export type Report = Omit<Outcome, "timeline" | "violation"> & {
 const job = workerData as Job
 
 if (job.rule !== undefined) {
-  breakRule(brokenRules.find(({ name }) => name === job.rule)!)
+  const rules = job.what === "model" ? brokenRules : brokenInShippedCode
+  breakRule(rules.find(({ name }) => name === job.rule)!)
 }
 
-const { simulate } = await import("./scenarios.ts")
+const { simulate } = job.what === "model" ? await import("./scenarios.ts") : await import("./Simulation.ts")
 
 for (let seed = job.from; seed <= job.to; seed += job.step) {
-  const { timeline: _, violation, ...figures } = simulate(seed)
+  const { timeline: _, violation, ...figures } = simulate(seed, { large: job.what === "large" })
   const report: Report = { ...figures, invariant: violation?.invariant, message: violation?.message }
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   parentPort?.postMessage(report)

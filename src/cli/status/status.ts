@@ -12,11 +12,13 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { KubernetesClient, type KubernetesResponse } from "../../kubernetes/KubernetesClient.ts"
 import { describe, type KubernetesError, status as statusCode } from "../../kubernetes/KubernetesError.ts"
-import { decode } from "../../LeaseRecord.ts"
+import * as LeaderShards from "../../LeaderShards.ts"
+import { decode, type LeaseRecord } from "../../LeaseRecord.ts"
 import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
 import * as Options from "../shared/options.ts"
 import { json } from "../shared/printable.ts"
+import * as Group from "./group.ts"
 import { type Status, toStatus, toTable } from "./lease.ts"
 
 const group = "/apis/coordination.k8s.io/v1"
@@ -39,17 +41,17 @@ const nowOf = (response: KubernetesResponse) =>
     ? Effect.map(Clock.currentTimeMillis, (millis) => ({ millis, clock: "local" as const }))
     : Effect.succeed({ millis: response.serverTime, clock: "server" as const })
 
-/** All Leases of a namespace, or of all namespaces. */
-const list = Effect.fnUntraced(function*(namespace: string | undefined) {
+/** All Leases of a namespace, or of all namespaces; those with a label. */
+const listRecords = Effect.fnUntraced(function*(namespace: string | undefined, labelSelector?: string) {
   const client = yield* KubernetesClient
   const path = namespace === undefined ? `${group}/leases` : inNamespace(namespace)
-  const found: Array<Status> = []
+  const found: Array<{ readonly lease: LeaseRecord; readonly now: Parameters<typeof toStatus>[1] }> = []
   let after: string | undefined
   do {
     const response = yield* client.request({
       method: "GET",
       path,
-      query: { limit: "500", continue: after },
+      query: { limit: "500", continue: after, labelSelector },
       verb: "list"
     })
       .pipe(Effect.catchIf((error) => statusCode(error) === 403, (error) => Effect.fail(listRefused(error, namespace))))
@@ -59,11 +61,27 @@ const list = Effect.fnUntraced(function*(namespace: string | undefined) {
       unreadable(path)
     )
     for (const item of items) {
-      found.push(toStatus(yield* Effect.mapError(decode(item), unreadable(path)), now))
+      found.push({ lease: yield* Effect.mapError(decode(item), unreadable(path)), now })
     }
     after = metadata?.continue || undefined
   } while (after !== undefined)
   return found
+})
+
+const list = (namespace: string | undefined) =>
+  Effect.map(listRecords(namespace), (found) => found.map(({ lease, now }) => toStatus(lease, now)))
+
+const statusOfGroup = Effect.fnUntraced(function*(group: string, namespace: string, output: "table" | "json") {
+  const found = yield* listRecords(namespace, `${LeaderShards.labels.group}=${group}`)
+  if (found.length === 0) {
+    return yield* new CommandFailure({
+      exitCode: exitCodes.failure,
+      message:
+        `there is no group ${group} in ${namespace}: no Lease has the label ${LeaderShards.labels.group}=${group}`
+    })
+  }
+  const report = Group.toGroup(group, namespace, found.map(({ lease }) => lease), found.at(-1)!.now)
+  yield* Console.log(output === "json" ? json(report, 2) : Group.toLines(report).join("\n"))
 })
 
 const listRefused = (error: KubernetesError, namespace: string | undefined): CommandFailure =>
@@ -92,7 +110,17 @@ export const status = Effect.fnUntraced(function*(options: {
   readonly namespace: string | undefined
   readonly allNamespaces: boolean
   readonly output: "table" | "json"
+  readonly group?: string | undefined
 }) {
+  if (options.group !== undefined) {
+    if (options.allNamespaces || options.names.length > 0) {
+      return yield* new CommandFailure({
+        exitCode: exitCodes.usage,
+        message: "--group shows one group of shards: give it without names and without --all-namespaces"
+      })
+    }
+    return yield* statusOfGroup(options.group, yield* Options.resolveNamespace(options.namespace), options.output)
+  }
   if (options.allNamespaces && options.names.length > 0) {
     return yield* new CommandFailure({
       exitCode: exitCodes.usage,
@@ -139,6 +167,7 @@ export const command = Command.make(
       Flag.withDefault(false),
       Flag.withDescription("Leases of all namespaces")
     ),
+    group: Options.text("group", "GROUP", "A group of shards: its members, and how many each leads"),
     output: Flag.Literals("output", ["table", "json"]).pipe(
       Flag.withAlias("o"),
       Flag.withDefault("table"),

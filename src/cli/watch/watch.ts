@@ -19,6 +19,7 @@ import * as Options from "../shared/options.ts"
 import { line } from "../shared/printable.ts"
 import { paint, render, shortLabels } from "../shared/timeline.ts"
 import * as Screen from "../shared/timelineScreen.ts"
+import { watchGroup } from "./group.ts"
 import * as History from "./history.ts"
 
 /** What the picture shows at most, and at least. */
@@ -158,10 +159,14 @@ export const command = Command.make(
   {
     name: Options.leaseName,
     namespace: Options.namespace,
+    group: Options.text("group", "GROUP", "A group of shards instead of one Lease"),
     ...Options.connection
   },
-  Effect.fnUntraced(function*({ name, namespace, ...connection }) {
+  Effect.fnUntraced(function*({ group, name, namespace, ...connection }) {
     yield* Effect.gen(function*() {
+      if (group !== undefined) {
+        return yield* watchGroup(group, yield* Options.resolveNamespace(namespace))
+      }
       yield* watch({ name: yield* Options.resolveName(name), namespace: yield* Options.resolveNamespace(namespace) })
     }).pipe(
       Effect.provide(Layer.provideMerge(KubernetesLeaseStore.layer, Options.layerClient(connection)))

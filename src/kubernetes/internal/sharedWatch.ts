@@ -16,7 +16,7 @@ import type { LeaseChange } from "../../LeaseStore.ts"
 
 type Listener = Queue.Queue<LeaseChange, LeaseError | Cause.Done>
 
-/** The changes of one Lease: as `LeaseStore.changes`, for one namespace. */
+/** The changes of one Lease, or with an empty name of all: as `LeaseStore.changes`, for one namespace. */
 export type SharedWatch = (key: LeaseKey, since: bigint | undefined) => Stream.Stream<LeaseChange, LeaseError>
 
 /**
@@ -40,10 +40,13 @@ export const make = (
     let opened = false
     let newest: bigint | undefined
 
-    // Listeners run at once, and some leave and come back: only those that are there now are meant.
+    // Those that listen for all, under the empty name, come first. Listeners run at once, and some leave and come back:
+    // only those that are there now are meant.
     const tell = (name: string, change: LeaseChange) => {
-      for (const queue of Array.from(listeners.get(name) ?? [])) {
-        Queue.offerUnsafe(queue, change)
+      for (const  of of["", name]) {
+        for (const queue of Array.from(listeners.get(of) ?? [])) {
+          Queue.offerUnsafe(queue, change)
+        }
       }
     }
 
@@ -52,8 +55,8 @@ export const make = (
         case "Opened": {
           if (!opened) {
             opened = true
-            for (const name of Array.from(listeners.keys())) {
-              tell(name, change)
+            for (const queue of Array.from(listeners.values()).flatMap((queues) => Array.from(queues))) {
+              Queue.offerUnsafe(queue, change)
             }
           }
           return
@@ -156,6 +159,9 @@ export const make = (
           yield* open
         } else {
           Queue.offerUnsafe(queue, { _tag: "Opened" })
+          if (key.name === "") {
+            leases.forEach((lease) => Queue.offerUnsafe(queue, { _tag: "Applied", lease }))
+          }
           if (lease !== undefined && lease.resourceVersion !== since) {
             Queue.offerUnsafe(queue, { _tag: "Applied", lease })
           }

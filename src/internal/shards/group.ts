@@ -1,0 +1,225 @@
+/**
+ * What one member sees of its group: the Leases of members and shards as the
+ * watch shows them, and what follows from them at a moment.
+ *
+ * @internal
+ */
+import type { LeaseRecord } from "../../LeaseRecord.ts"
+import type { LeaseChange } from "../../LeaseStore.ts"
+import { isReleased } from "../protocol/decision.ts"
+import { isSignOfLife } from "../protocol/observation.ts"
+import { type Member, memberWindow, type Shard, type View } from "../protocol/shards.ts"
+
+const prefix = "effect-kubernetes-leader-election"
+
+/** Labels of the Leases of a group, and annotations of its member Leases. */
+export const labels = {
+  /** The group, on every Lease of it. */
+  group: `${prefix}/group`,
+  /** `member` or `shard`. */
+  role: `${prefix}/role`,
+  generation: `${prefix}/generation`
+} as const
+export const annotations = {
+  joined: `${prefix}/joined`,
+  leaving: `${prefix}/leaving`,
+  list: `${prefix}/shards`
+} as const
+
+/** 53 bits of a text, in base 36. */
+export const digest = (text: string): string => {
+  let high = 0xdeadbeef
+  let low = 0x41c6ce57
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    high = Math.imul(high ^ code, 2654435761)
+    low = Math.imul(low ^ code, 1597334677)
+  }
+  high = Math.imul(high ^ (high >>> 16), 2246822507) ^ Math.imul(low ^ (low >>> 13), 3266489909)
+  low = Math.imul(low ^ (low >>> 16), 2246822507) ^ Math.imul(high ^ (high >>> 13), 3266489909)
+  return (4294967296 * (2097151 & low) + (high >>> 0)).toString(36).padStart(11, "0")
+}
+
+/** The Lease of a shard. */
+export const shardLease = (group: string, shard: string): string => `${group}-${shard}`
+
+/** The Lease of a member. Outside of Pods its identity is a new one with each start. */
+export const memberLease = (group: string, identity: string): string => `${group}-member-${digest(identity)}`
+
+/** Stands for a list of shards: its length is for people. */
+export const listDigest = (shards: Iterable<string>): string => {
+  const sorted = [...shards].sort()
+  return `${sorted.length}-${digest(sorted.join("\n"))}`
+}
+
+interface Seen {
+  readonly lease: LeaseRecord
+  readonly signOfLifeAt: bigint
+  /** The version at which it was seen first under this holder. */
+  readonly since: bigint
+}
+
+/** A member, as its Lease shows it. */
+export interface SeenMember extends Member {
+  /** The name of its Lease. */
+  readonly lease: string
+  readonly expiresAt: bigint
+}
+
+export interface Options {
+  readonly group: string
+  readonly identity: string
+  /** Nanoseconds; where a Lease does not say. */
+  readonly leaseDuration: bigint
+}
+
+/** Mutable, and without effects: the time is given with each question. */
+export class Group {
+  readonly options: Options
+  private readonly seen = new Map<string, Seen>()
+  private readonly claims = new Map<string, bigint>()
+  /** Leases that an election has found free before the watch of the group has shown it. */
+  private readonly free = new Set<string>()
+  private membership = ""
+  /** When the members last changed. */
+  changedAt = 0n
+
+  constructor(options: Options) {
+    this.options = options
+  }
+
+  private belongs(lease: LeaseRecord): boolean {
+    return lease.labels[labels.group] === this.options.group || lease.name.startsWith(`${this.options.group}-`)
+  }
+
+  /** Whether the change matters to the group: more than one more renewal. */
+  observe(change: LeaseChange, now: bigint): boolean {
+    if (change._tag !== "Applied" && change._tag !== "Deleted") {
+      return false
+    }
+    const { lease } = change
+    const before = this.seen.get(lease.name)
+    if (!this.belongs(lease) || (before !== undefined && lease.resourceVersion <= before.lease.resourceVersion)) {
+      return false
+    }
+    // That it was released may be shown after one's own claim on it.
+    if (lease.holderIdentity !== "") {
+      this.claims.delete(lease.name)
+    }
+    this.free.delete(lease.name)
+    if (change._tag === "Deleted") {
+      return this.seen.delete(lease.name)
+    }
+    const same = before !== undefined && before.lease.holderIdentity === lease.holderIdentity
+    this.seen.set(lease.name, {
+      lease,
+      signOfLifeAt: before === undefined || isSignOfLife(before.lease, lease) ? now : before.signOfLifeAt,
+      since: same ? before.since : lease.resourceVersion
+    })
+    return !same || isMember(lease)
+  }
+
+  /** The newest record of a Lease. */
+  lease(name: string): LeaseRecord | undefined {
+    return this.seen.get(name)?.lease
+  }
+
+  private expiresAt({ lease, signOfLifeAt }: Seen, window: (duration: bigint) => bigint): bigint {
+    const { leaseDurationSeconds } = lease
+    return signOfLifeAt +
+      window(
+        leaseDurationSeconds === undefined ? this.options.leaseDuration : BigInt(leaseDurationSeconds) * 1_000_000_000n
+      )
+  }
+
+  /** Members with a sign of life, in the order of their identities. */
+  members(now: bigint): ReadonlyArray<SeenMember> {
+    const members: Array<SeenMember> = []
+    for (const seen of this.seen.values()) {
+      const { lease } = seen
+      const expiresAt = this.expiresAt(seen, memberWindow)
+      if (
+        !isMember(lease) || lease.labels[labels.group] !== this.options.group || lease.holderIdentity === "" ||
+        expiresAt <= now
+      ) {
+        continue
+      }
+      members.push({
+        identity: lease.holderIdentity,
+        generation: lease.labels[labels.generation] ?? "",
+        joined: version(lease.annotations[annotations.joined]) ?? seen.since,
+        leaving: lease.annotations[annotations.leaving] === "true",
+        list: lease.annotations[annotations.list] ?? "",
+        lease: lease.name,
+        expiresAt
+      })
+    }
+    members.sort((a, b) => a.identity < b.identity ? -1 : 1)
+    const membership = members.map(({ generation, identity, leaving }) => `${identity} ${generation} ${leaving}`).join()
+    if (membership !== this.membership) {
+      this.membership = membership
+      this.changedAt = now
+    }
+    return members
+  }
+
+  /** Counts a shard as one's own until its Lease shows a holder: answers and events come in any order. */
+  claim(lease: string, until: bigint): void {
+    this.claims.set(lease, until)
+  }
+
+  /** Counts a shard as free until its Lease changes: its election has found that first. */
+  found(lease: string): void {
+    this.free.add(lease)
+  }
+
+  /** The holder of a shard that is led, as far as this member can see. */
+  holder(lease: string, now: bigint): string | undefined {
+    const claimed = this.claims.get(lease)
+    if (claimed !== undefined && claimed > now) {
+      return this.options.identity
+    }
+    const seen = this.seen.get(lease)
+    return seen === undefined || this.free.has(lease) || seen.lease.holderIdentity === "" || isReleased(seen.lease) ||
+        this.expiresAt(seen, (duration) => duration) <= now
+      ? undefined
+      : seen.lease.holderIdentity
+  }
+
+  /** The shards of a list, and what else members lead. */
+  view(list: ReadonlySet<string>, now: bigint): View {
+    const { group } = this.options
+    const shards: Array<Shard> = []
+    const names = new Set<string>()
+    for (const shard of list) {
+      const name = shardLease(group, shard)
+      names.add(name)
+      shards.push({
+        name: shard,
+        holder: this.holder(name, now),
+        version: this.seen.get(name)?.lease.resourceVersion ?? 0n
+      })
+    }
+    for (const [name, { lease }] of this.seen) {
+      if (lease.labels[labels.group] === group && lease.labels[labels.role] === "shard" && !names.has(name)) {
+        const holder = this.holder(name, now)
+        if (holder !== undefined) {
+          shards.push({ name: name.slice(group.length + 1), holder, version: lease.resourceVersion })
+        }
+      }
+    }
+    return { members: this.members(now), shards }
+  }
+
+  /** Member Leases that nobody holds: a member without a Pod takes one of them instead of creating another. */
+  releasedMembers(): ReadonlyArray<string> {
+    return [...this.seen.values()]
+      .filter(({ lease }) => lease.labels[labels.group] === this.options.group && isMember(lease) && isReleased(lease))
+      .map(({ lease }) => lease.name)
+  }
+}
+
+const isMember = ({ labels: of }: LeaseRecord): boolean => of[labels.role] === "member"
+
+const version = (text: string | undefined): bigint | undefined =>
+  text !== undefined && /^[0-9]{1,20}$/.test(text) ? BigInt(text) : undefined

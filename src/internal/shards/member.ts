@@ -1,0 +1,167 @@
+/**
+ * The Lease of a member: an election of its own, whose writes say what the
+ * others want to know of it.
+ *
+ * @internal
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
+import * as Random from "effect/Random"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as LeaderElection from "../../LeaderElection.ts"
+import { LeaderElectionConfig, type Settings } from "../../LeaderElectionConfig.ts"
+import type { LeaderElectionError } from "../../LeaderElectionError.ts"
+import type { LeaseKey, LeaseWrite } from "../../LeaseRecord.ts"
+import { LeaseStore } from "../../LeaseStore.ts"
+import { annotations, type Group, labels, memberLease } from "./group.ts"
+
+/** What a member says of itself. */
+export interface Description {
+  readonly group: string
+  readonly generation: string
+  readonly list: () => string
+}
+
+export interface Membership {
+  /** Holds the member Lease until the scope closes, then releases it. Fails where a person is needed. */
+  readonly hold: Effect.Effect<never, LeaderElectionError>
+  /** Writes soon what has changed. */
+  readonly describe: Effect.Effect<void>
+  /** Says that this member leaves, and waits until that is written, or for a requestTimeout. */
+  readonly leave: Effect.Effect<void>
+  readonly isLeaving: () => boolean
+}
+
+export const make = (
+  store: LeaseStore["Service"],
+  settings: Settings,
+  group: Group,
+  description: Description
+): Effect.Effect<Membership, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    let name = memberLease(description.group, settings.identity)
+    let joined: bigint | undefined
+    let leaving = false
+    const changed = Latch.makeUnsafe(false)
+    const key = (): LeaseKey => ({ namespace: settings.namespace, name })
+
+    const ownLabels = {
+      [labels.group]: description.group,
+      [labels.role]: "member",
+      [labels.generation]: description.generation
+    }
+    const said = (): Record<string, string | null> => ({
+      [annotations.joined]: joined === undefined ? null : `${joined}`,
+      [annotations.leaving]: leaving ? "true" : null,
+      [annotations.list]: description.list()
+    })
+    // A create cannot take away what is not there.
+    const present = (entries: Record<string, string | null>) =>
+      Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== null))
+
+    const described = (write: LeaseWrite, own: Record<string, string | null>): LeaseWrite => ({
+      ...write,
+      labels: { ...write.labels, ...ownLabels },
+      annotations: { ...write.annotations, ...own }
+    })
+    const noteJoined = (version: bigint) => {
+      if (joined === undefined) {
+        joined = version
+        changed.openUnsafe()
+      }
+    }
+    const memberStore = LeaseStore.of({
+      ...store,
+      create: (key, write) => {
+        joined = undefined
+        return Effect.tap(store.create(key, described(write, present(said()))), ({ lease }) =>
+          Effect.sync(() => noteJoined(lease.resourceVersion)))
+      },
+      patch: (key, resourceVersion, write) => {
+        if (write.acquireTime !== undefined) {
+          // A container that restarts is the member that it was, and no newer one.
+          const before = group.lease(key.name)
+          const own = before?.holderIdentity === settings.identity ? before.annotations[annotations.joined] : undefined
+          joined = own === undefined ? undefined : BigInt(own)
+        }
+        return Effect.tap(store.patch(key, resourceVersion, described(write, said())), ({ lease }) =>
+          Effect.sync(() =>
+            noteJoined(lease.resourceVersion)
+          ))
+      }
+    })
+
+    // One write of what has changed, guarded like every other; the election's own writes say it as well.
+    const write = Effect.gen(function*() {
+      for (let attempts = 0; attempts < 5; attempts++) {
+        const found = yield* store.get(key())
+        if (found.lease.holderIdentity !== settings.identity) {
+          return
+        }
+        const done = yield* store.patch(key(), found.lease.resourceVersion, described({}, said())).pipe(
+          Effect.as(true),
+          Effect.catchIf((error) =>
+            error.reason._tag === "LeaseConflict", () => Effect.succeed(false))
+        )
+        if (done) {
+          return
+        }
+      }
+    }).pipe(Effect.timeoutOption(settings.requestTimeout), Effect.ignore)
+
+    yield* Effect.gen(function*() {
+      while (true) {
+        yield* changed.await
+        changed.closeUnsafe()
+        yield* write
+        // A list that changes all the time is written now and then.
+        yield* Effect.sleep(Duration.divideUnsafe(settings.retryPeriod, 4))
+      }
+    }).pipe(Effect.forkScoped)
+
+    const campaign = Effect.scopedWith((scope) =>
+      LeaderElection.make.pipe(
+        Effect.provideService(LeaderElectionConfig, { ...settings, name, newLease: "lead" }),
+        Effect.provideService(LeaseStore, memberStore),
+        Effect.provideService(Scope.Scope, scope),
+        Effect.flatMap((election) =>
+          Effect.raceFirst(
+            LeaderElection.whileLeadingForeverWith(election, Effect.never),
+            // Another one was faster to take over a released member Lease.
+            Stream.runDrain(Stream.takeUntil(
+              election.changes,
+              ({ _tag, leader }) =>
+                _tag === "Following" && leader._tag === "Some" && leader.value !== settings.identity &&
+                name !== memberLease(description.group, settings.identity)
+            ))
+          )
+        )
+      )
+    )
+
+    return {
+      hold: Effect.gen(function*() {
+        // With a Pod as its owner the Lease goes with it; without, one that another member left is used again.
+        if (settings.pod === undefined) {
+          // The watch shows those first.
+          yield* Effect.sleep(Duration.divideUnsafe(settings.retryPeriod, 8))
+        }
+        const left = settings.pod === undefined ? group.releasedMembers() : []
+        if (left.length > 0) {
+          name = left[yield* Random.nextIntBetween(0, left.length - 1)]!
+          yield* campaign
+          name = memberLease(description.group, settings.identity)
+        }
+        yield* campaign
+        return yield* Effect.never
+      }),
+      describe: Effect.sync(() => changed.openUnsafe()),
+      leave: Effect.suspend(() => {
+        leaving = true
+        return write
+      }),
+      isLeaving: () => leaving
+    }
+  })

@@ -1,0 +1,256 @@
+import { assert, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Metric, Scope, SubscriptionRef } from "effect"
+import { LeaderShards, Leadership } from "effect-kubernetes-leader-election"
+import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
+import { TestClock } from "effect/testing"
+import { LeaseStore } from "../src/LeaseStore.ts"
+
+const names = (count: number) => Array.from({ length: count }, (_, index) => `t${index}`)
+
+const withMetrics = Effect.provideService(Metric.MetricRegistry, new Map())
+
+/** Replicas on one cluster, and what each leads. */
+const makeWorld = Effect.fnUntraced(function*() {
+  const cluster = yield* MemoryCluster.make()
+  const led = new Map<string, Set<string>>()
+  /** Each start of a program, as `shard replica`. */
+  const starts: Array<string> = []
+
+  const replica = Effect.fnUntraced(function*(
+    name: string,
+    shards: LeaderShards.Options<never, never>["shards"],
+    options: {
+      readonly generation?: string
+      readonly lead?: (shard: string) => Effect.Effect<unknown, unknown>
+    } = {}
+  ) {
+    const faults = yield* LeaseFaults.make(yield* MemoryLeaseStore.make(cluster, { name }))
+    const scope = yield* Scope.make()
+    const own = new Set<string>()
+    led.set(name, own)
+    const service = yield* LeaderShards.make({
+      group: "tenants",
+      namespace: "default",
+      identity: name,
+      generation: options.generation ?? "v1"
+    }).pipe(Effect.provideService(LeaseStore, faults.store), Scope.provide(scope))
+    const fiber = yield* Effect.forkChild(service.run({
+      shards,
+      lead: (shard) =>
+        Effect.gen(function*() {
+          const leadership = yield* Leadership
+          yield* leadership.ensure
+          for (const [other, shards] of led) {
+            assert.isFalse(shards.has(shard), `${shard} is led by ${other} and ${name}`)
+          }
+          own.add(shard)
+          starts.push(`${shard} ${name}`)
+          yield* Effect.addFinalizer(() => Effect.sync(() => own.delete(shard)))
+          return yield* options.lead?.(shard) ?? Effect.never
+        })
+    }))
+    // Whatever needs no time.
+    yield* Effect.repeat(Effect.yieldNow, { times: 100 })
+    const end = Effect.andThen(Fiber.interrupt(fiber), Scope.close(scope, Exit.void))
+    return { ...service, faults, end, fiber }
+  })
+  const counts = () => [...led.values()].map(({ size }) => size)
+  return { cluster, counts, led, replica, starts }
+})
+
+it.effect("members that start together share the shards, and then nothing moves", () =>
+  Effect.gen(function*() {
+    const { counts, replica, starts } = yield* makeWorld()
+    for (const name of ["a", "b", "c"]) {
+      yield* replica(name, names(10))
+    }
+    yield* TestClock.adjust("20 seconds")
+    assert.deepStrictEqual(counts().toSorted(), [3, 3, 4])
+    assert.strictEqual(starts.length, 10)
+    yield* TestClock.adjust("10 minutes")
+    assert.strictEqual(starts.length, 10)
+  }).pipe(withMetrics))
+
+it.effect("a member that joins brings the least number of moves", () =>
+  Effect.gen(function*() {
+    const { counts, replica, starts } = yield* makeWorld()
+    yield* replica("a", names(10))
+    yield* replica("b", names(10))
+    yield* TestClock.adjust("30 seconds")
+    assert.deepStrictEqual(counts(), [5, 5])
+    yield* replica("c", names(10))
+    yield* TestClock.adjust("4 seconds")
+    assert.strictEqual(starts.length, 10)
+    yield* TestClock.adjust("10 seconds")
+    assert.deepStrictEqual(counts().toSorted(), [3, 3, 4])
+    assert.strictEqual(starts.length, 13)
+  }).pipe(withMetrics))
+
+it.effect("a member that ends hands over at once; one that crashes, at its Leases' end", () =>
+  Effect.gen(function*() {
+    const { counts, led, replica, starts } = yield* makeWorld()
+    const members = yield* Effect.forEach(["a", "b", "c"], (name) => replica(name, names(12)))
+    yield* TestClock.adjust("30 seconds")
+    assert.deepStrictEqual(counts(), [4, 4, 4])
+    yield* members[0]!.end
+    led.delete("a")
+    yield* TestClock.adjust("10 millis")
+    assert.deepStrictEqual(counts(), [6, 6])
+    assert.strictEqual(starts.length, 16)
+    yield* TestClock.adjust("1 minute")
+    // Its process is gone: nothing that it does reaches anybody.
+    yield* members[1]!.faults.stall
+    yield* TestClock.adjust("15 seconds")
+    led.delete("b")
+    yield* TestClock.adjust("2 seconds")
+    assert.deepStrictEqual(counts(), [12])
+  }).pipe(withMetrics))
+
+it.effect("a rolling update moves each shard once", () =>
+  Effect.gen(function*() {
+    const { counts, led, replica, starts } = yield* makeWorld()
+    const shards = names(17)
+    const old = yield* Effect.forEach(["a", "b", "c", "d"], (name) => replica(name, shards))
+    yield* TestClock.adjust("30 seconds")
+    assert.strictEqual(starts.length, 17)
+    for (const [index, member] of old.entries()) {
+      const added = yield* replica(`n${index}`, shards, { generation: "v2" })
+      assert.isFalse(yield* added.ready)
+      yield* TestClock.adjust("3 seconds")
+      assert.isTrue(yield* added.ready)
+      yield* member.end
+      led.delete(member.identity)
+      yield* TestClock.adjust("5 seconds")
+    }
+    yield* TestClock.adjust("2 minutes")
+    assert.deepStrictEqual(counts().toSorted(), [4, 4, 4, 5])
+    assert.strictEqual(starts.length, 34)
+    assert.strictEqual(new Set(starts).size, 34)
+  }).pipe(withMetrics))
+
+it.effect("a replica that is drained gives up everything, and takes nothing while another stays", () =>
+  Effect.gen(function*() {
+    const { counts, replica, starts } = yield* makeWorld()
+    const [first] = yield* Effect.forEach(["a", "b"], (name) => replica(name, names(8)))
+    yield* TestClock.adjust("30 seconds")
+    assert.deepStrictEqual(counts(), [4, 4])
+    const drained = yield* Effect.forkChild(first!.drain)
+    yield* TestClock.adjust("3 seconds")
+    yield* Fiber.join(drained)
+    assert.deepStrictEqual(counts(), [0, 8])
+    yield* TestClock.adjust("5 minutes")
+    assert.deepStrictEqual(counts(), [0, 8])
+    assert.strictEqual(starts.length, 12)
+    assert.deepStrictEqual((yield* first!.status).members, [
+      { identity: "a", generation: "v1", leaving: true, leads: 0 },
+      { identity: "b", generation: "v1", leaving: false, leads: 8 }
+    ])
+  }).pipe(withMetrics))
+
+it.effect("follows a stream of lists: a shard that goes ends its program and is released", () =>
+  Effect.gen(function*() {
+    const { cluster, counts, led, replica } = yield* makeWorld()
+    const list = yield* SubscriptionRef.make<ReadonlyArray<string>>(["x", "y"])
+    yield* Effect.forEach(["a", "b"], (name) => replica(name, SubscriptionRef.changes(list)))
+    yield* TestClock.adjust("30 seconds")
+    assert.deepStrictEqual(counts(), [1, 1])
+    yield* SubscriptionRef.set(list, ["x", "z"])
+    yield* TestClock.adjust("30 seconds")
+    assert.deepStrictEqual(Array.from(led.values(), (own) => Array.from(own)).flat().toSorted(), ["x", "z"])
+    const { holderIdentity, labels } = (yield* cluster.lease({ namespace: "default", name: "tenants-y" }))!
+    assert.strictEqual(holderIdentity, "")
+    assert.deepStrictEqual(labels, {
+      "effect-kubernetes-leader-election/group": "tenants",
+      "effect-kubernetes-leader-election/role": "shard"
+    })
+  }).pipe(withMetrics))
+
+it.effect("while lists differ everything is led, and nobody gives", () =>
+  Effect.gen(function*() {
+    const { counts, replica, starts } = yield* makeWorld()
+    yield* replica("a", names(4))
+    yield* replica("b", names(12))
+    yield* TestClock.adjust("30 seconds")
+    const sum = () => counts().reduce((sum, count) => sum + count, 0)
+    assert.strictEqual(sum(), 12)
+    const begun = starts.length
+    yield* TestClock.adjust("3 minutes")
+    assert.strictEqual(starts.length, begun)
+    assert.strictEqual(sum(), 12)
+  }).pipe(withMetrics))
+
+it.effect("a program that fails is that shard's failure: it is run again where it is, and nothing else moves", () =>
+  Effect.gen(function*() {
+    const { counts, replica, starts } = yield* makeWorld()
+    const lead = (shard: string) =>
+      shard === "t1" ? Effect.andThen(Effect.sleep("1 second"), Effect.fail("broken")) : Effect.never
+    yield* Effect.forEach(["a", "b"], (name) => replica(name, names(4), { lead }))
+    yield* TestClock.adjust("10 minutes")
+    const [failing, others] = [true, false].map((of) => starts.filter((start) => start.startsWith("t1 ") === of))
+    assert.strictEqual(others!.length, 3)
+    // After 1, 2, 4, ... seconds, and then each minute.
+    assert.isAbove(failing!.length, 10)
+    assert.isBelow(failing!.length, 20)
+    assert.strictEqual(new Set(failing).size, 1)
+    assert.isAtLeast(counts().reduce((sum, count) => sum + count, 0), 3)
+  }).pipe(withMetrics))
+
+it.effect("a program that sets something up and returns keeps its scope", () =>
+  Effect.gen(function*() {
+    const { cluster, counts, replica } = yield* makeWorld()
+    const { end } = yield* replica("a", names(2), { lead: () => Effect.void })
+    yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(counts(), [2])
+    yield* end
+    assert.deepStrictEqual(counts(), [0])
+    assert.isTrue((yield* cluster.leases()).every(({ holderIdentity }) => holderIdentity === ""))
+  }).pipe(withMetrics))
+
+it.effect("without the right to watch it fails with the missing rule", () =>
+  Effect.gen(function*() {
+    const { replica } = yield* makeWorld()
+    const { faults, fiber } = yield* replica("a", names(2))
+    yield* faults.set({ watch: Fault.forbidden })
+    yield* faults.endWatches
+    yield* TestClock.adjust("5 seconds")
+    const error = yield* Effect.flip(Fiber.join(fiber))
+    assert.strictEqual(error.reason._tag, "LeaseRefused")
+  }).pipe(withMetrics))
+
+it.effect("a member without a Pod takes over a member Lease that another has left", () =>
+  Effect.gen(function*() {
+    const { cluster, led, replica } = yield* makeWorld()
+    const members = Effect.map(cluster.leases(), (leases) =>
+      leases.filter(({ labels }) => labels["effect-kubernetes-leader-election/role"] === "member"))
+    for (const name of ["a", "b", "c"]) {
+      const { end } = yield* replica(name, names(2))
+      yield* TestClock.adjust("20 seconds")
+      const [lease] = yield* members
+      assert.strictEqual(lease!.holderIdentity, name)
+      assert.isDefined(lease!.annotations["effect-kubernetes-leader-election/joined"])
+      yield* end
+      led.delete(name)
+      yield* TestClock.adjust("1 second")
+    }
+    assert.strictEqual((yield* members).length, 1)
+  }).pipe(withMetrics))
+
+it.effect("bad names are one clear error", () =>
+  Effect.gen(function*() {
+    const store = yield* MemoryLeaseStore.make(yield* MemoryCluster.make())
+    const failure = (input: LeaderShards.Input, shards: ReadonlyArray<string>) =>
+      LeaderShards.make({ namespace: "default", identity: "a", ...input }).pipe(
+        Effect.flatMap((service) => service.run({ shards, lead: () => Effect.never })),
+        Effect.provideService(LeaseStore, store),
+        Effect.flip,
+        Effect.map(({ message }) => message)
+      )
+    assert.match(yield* failure({ group: "Tenants" }, []), /"Tenants"/)
+    assert.match(
+      yield* failure({ group: "t", generation: "v 1" }, []),
+      /generation "v 1" \(LEADER_ELECTION_GENERATION\)/
+    )
+    for (const shard of ["Acme Corp", "", "-a", "member-1", "x".repeat(253)]) {
+      assert.include(yield* failure({ group: "t" }, ["ok", shard]), `shard "${shard}"`)
+    }
+  }).pipe(withMetrics))

@@ -1,0 +1,122 @@
+import { assert, describe, it } from "@effect/vitest"
+import { toGroup, toLines } from "../../src/cli/status/group.ts"
+import { Watched } from "../../src/cli/watch/group.ts"
+import { annotations, labels } from "../../src/LeaderShards.ts"
+import type { LeaseRecord } from "../../src/LeaseRecord.ts"
+import { lease } from "../utils/leases.ts"
+
+const now = Date.UTC(2026, 0, 1, 12)
+
+const record = (
+  name: string,
+  role: "member" | "shard",
+  holder: string,
+  options: {
+    readonly age?: number
+    readonly generation?: string
+    readonly leaving?: boolean
+    readonly list?: string
+  } = {}
+): LeaseRecord =>
+  lease({
+    name: `tenants-${name}`,
+    holderIdentity: holder,
+    leaseDurationSeconds: holder === "" ? 1 : 15,
+    renewTime: BigInt(now - (options.age ?? 2) * 1000) * 1000n,
+    labels: {
+      [labels.group]: "tenants",
+      [labels.role]: role,
+      ...(options.generation !== undefined && { [labels.generation]: options.generation })
+    },
+    annotations: {
+      ...(options.leaving === true && { [annotations.leaving]: "true" }),
+      ...(role === "member" && { [annotations.list]: options.list ?? "4-x" })
+    }
+  })
+
+const report = (...records: ReadonlyArray<LeaseRecord>) =>
+  toLines(toGroup("tenants", "default", records, { millis: now, clock: "server" }))
+
+const shards = (holders: string) =>
+  holders.split("").map((holder, index) => record(`s${index}`, "shard", holder === "-" ? "" : holder))
+
+describe("status --group", () => {
+  it("shows the members, and how many each leads", () => {
+    assert.deepStrictEqual(
+      report(
+        record("member-2", "member", "b", { generation: "v1" }),
+        record("member-1", "member", "a", { generation: "v1" }),
+        record("member-3", "member", ""),
+        ...shards("abab")
+      ),
+      [
+        "tenants: 2 members, 4 shards led",
+        "",
+        "MEMBER   GENERATION   LEADS   STATE   RENEWED",
+        "a        v1           2       held    2s",
+        "b        v1           2       held    2s"
+      ]
+    )
+  })
+
+  const problems: ReadonlyArray<[string, ReadonlyArray<LeaseRecord>, ReadonlyArray<string>]> = [
+    ["nothing", [record("m1", "member", "a"), record("m2", "member", "b"), ...shards("abab")], []],
+    ["released shards that are on no list", [record("m1", "member", "a"), ...shards("aaaa--")], []],
+    ["shards without a leader", [record("m1", "member", "a"), ...shards("aa--")], [
+      "2 of 4 listed shards without a leader"
+    ]],
+    ["uneven", [record("m1", "member", "a"), record("m2", "member", "b"), ...shards("aaab")], [
+      "the members lead from 1 to 3 shards"
+    ]],
+    [
+      "a member that leaves does not count",
+      [record("m1", "member", "a"), record("m2", "member", "b", { leaving: true }), ...shards("aaaa")],
+      []
+    ],
+    [
+      "a rollout",
+      [
+        record("m1", "member", "a", { generation: "1" }),
+        record("m2", "member", "b", { generation: "2" }),
+        ...shards("aaaa")
+      ],
+      ["2 generations: a rollout is under way, and nothing moves for balance"]
+    ],
+    ["lists differ", [record("m1", "member", "a"), record("m2", "member", "b", { list: "4-y" }), ...shards("aabb")], [
+      "the members' lists of shards differ: nothing moves for balance until they are the same"
+    ]],
+    [
+      "silent",
+      [
+        record("m1", "member", "a"),
+        record("m2", "member", "b", { age: 20 }),
+        ...shards("aaa"),
+        record("s3", "shard", "b", { age: 20 })
+      ],
+      ["1 member not renewed in time: b", "1 shard not renewed in time: s3", "1 of 4 listed shards without a leader"]
+    ]
+  ]
+  it.each(problems)("says what is not as it should be: %s", (_, records, expected) => {
+    const lines = report(...records)
+    assert.deepStrictEqual(lines.slice(1, lines.indexOf("")), expected.map((problem) => `! ${problem}`))
+  })
+})
+
+describe("watch --group", () => {
+  it("says who joins and goes, and how many moved from whom to whom", () => {
+    const watched = new Watched("tenants")
+    const apply = (...records: ReadonlyArray<LeaseRecord>) =>
+      records.forEach((lease) => watched.observe({ _tag: "Applied", lease }))
+    apply(record("member-1", "member", "a"), ...shards("aaa"), lease({ name: "another", holderIdentity: "z" }))
+    assert.deepStrictEqual(watched.tell(), ["a 3"])
+    assert.deepStrictEqual(watched.tell(), [])
+    apply(record("member-2", "member", "b", { generation: "v2" }))
+    assert.deepStrictEqual(watched.tell(), ["b joins (generation v2)", "a 3, b 0"])
+    apply(...shards("a--"))
+    assert.deepStrictEqual(watched.tell(), [])
+    apply(...shards("ab-"))
+    assert.deepStrictEqual(watched.tell(), ["1 moved: a -> b", "a 1, b 1; free 1"])
+    apply(...shards("abb"), record("member-1", "member", ""))
+    assert.deepStrictEqual(watched.tell(), ["a is gone", "1 moved: a -> b", "a 1, b 2"])
+  })
+})
