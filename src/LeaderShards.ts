@@ -284,16 +284,14 @@ const makeGroup = Effect.fnUntraced(function*(
     planned = undefined
     const turn = Rule.turnOf(planAt(now), self(), shard)
     const asked = Rule.deference(turn === "Never" ? "Last" : turn, since, joinedAt ?? now, retryPeriod)
-    const rest = (standBackUntil.get(shard) ?? 0n) - since
-    const delay = rest > asked ? rest : asked
-    if (since + delay <= now) {
+    if (since + asked <= now) {
       group.claim(lease, now + retryPeriod)
       planned = undefined
-      return delay
+      return asked
     }
     // What follows from changes elsewhere is seen at the next look.
     const look = now - since + retryPeriod / 8n
-    return look < delay ? look : delay
+    return look < asked ? look : asked
   }
 
   const status = (now: bigint): Status => {
@@ -360,7 +358,12 @@ const makeGroup = Effect.fnUntraced(function*(
         )
 
       const campaign = (shard: string): Effect.Effect<void, never, Exclude<R, Leadership | Scope.Scope>> =>
-        elections.whileLeadingForever(shardLease(groupName, shard), program(shard)).pipe(
+        Effect.flatMap(monotonic, (now) => {
+          // What was given up is left to others for a while.
+          const rest = (standBackUntil.get(shard) ?? 0n) - now
+          return rest > 0n ? Effect.sleep(Duration.nanos(rest)) : Effect.void
+        }).pipe(
+          Effect.andThen(elections.whileLeadingForever(shardLease(groupName, shard), program(shard))),
           // What needs a person ends all; a shard that is tried no more is left to others.
           Effect.catch((error: ShardFailed | LeaderElectionError) =>
             error instanceof ShardFailed ? Effect.never : fail(error)

@@ -25,7 +25,7 @@ import { meaningOf } from "../protocol/refusal.ts"
 import * as Renewal from "../protocol/renewal.ts"
 import { isFarFrom, remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
-import { jitter, monotonic, nanos, waitUntil, wallMicros } from "./clock.ts"
+import { jitter, monotonic, waitUntil, wallMicros } from "./clock.ts"
 import { Deference } from "./deference.ts"
 import { step } from "./renewal.ts"
 import {
@@ -211,11 +211,12 @@ const freeFrom = Effect.fnUntraced(function*(
   const { observation } = election.state
   const sign = decision._tag === "Create" ? "absent" : `${decision.lease.uid} ${observation.signOfLifeAt}`
   if (election.free?.sign !== sign) {
-    const asked = nanos(yield* yield* Deference)
-    const { retryPeriod } = election.timing
-    election.free = { sign, since: now, deference: asked < retryPeriod ? asked : retryPeriod }
+    election.free = { sign, since: now, deference: yield* yield* Deference }
   }
-  const { deference, since } = election.free
+  const { since } = election.free
+  const { retryPeriod } = election.timing
+  const asked = election.free.deference(since, now)
+  const deference = asked < retryPeriod ? asked : retryPeriod
   const standBack = election.standBackUntil ?? 0n
   const create = decision._tag === "Create" ? election.createNotBefore : 0n
   return [since + deference, standBack, create].reduce((latest, at) => at > latest ? at : latest)

@@ -4,16 +4,21 @@
  * @internal
  */
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 
 /**
- * Asked once for each Lease that becomes free: how long after that this
- * candidate takes it, at most retryPeriod (more is cut). It only ever
- * postpones, so that safety never depends on it; a candidate that resumes does
- * not ask.
+ * How long after it became free here (`since`) this candidate takes a Lease, as
+ * seen at a later moment (`now`); in nanoseconds of the monotonic clock, at most
+ * retryPeriod (more is cut).
  */
-export const Deference = Context.Reference<Effect.Effect<Duration.Duration>>(
+export type Deference = (since: bigint, now: bigint) => bigint
+
+/**
+ * Asked for once for each Lease that becomes free; what it gives is called at
+ * each look at it. It only ever postpones, so that safety never depends on it;
+ * a candidate that resumes does not ask.
+ */
+export const Deference = Context.Reference<Effect.Effect<Deference>>(
   "effect-kubernetes-leader-election/internal/Deference",
-  { defaultValue: () => Effect.succeed(Duration.zero) }
+  { defaultValue: () => Effect.succeed(() => 0n) }
 )

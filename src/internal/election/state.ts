@@ -36,6 +36,7 @@ import * as Renewal from "../protocol/renewal.ts"
 import { type Moment, remaining, type Timing } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import { nanos, seconds, wallMicros } from "./clock.ts"
+import type { Deference } from "./deference.ts"
 import * as Telemetry from "./telemetry.ts"
 
 /**
@@ -105,8 +106,8 @@ export interface Election {
   createNotBefore: bigint
   /** After stepping down: until then, or until another leads. */
   standBackUntil: bigint | undefined
-  /** The free Lease that is to be taken, and how long after it became free. */
-  free: { readonly since: bigint; readonly deference: bigint; readonly sign: string } | undefined
+  /** The free Lease that is to be taken, and how long it is left to others. */
+  free: { readonly since: bigint; readonly deference: Deference; readonly sign: string } | undefined
   /** The least validity that was left at a renewal of this claim. */
   worst: bigint
   warnedOfDuration: boolean
