@@ -70,6 +70,9 @@ export * as LeaseError from "./LeaseError.ts"
 /** The Lease, and its codec to `coordination.k8s.io/v1`. */
 export * as LeaseRecord from "./LeaseRecord.ts"
 
+/** Removing Leases on purpose, for elections that come and go. */
+export * as LeaseRemoval from "./kubernetes/LeaseRemoval.ts"
+
 /** The seam between the election and where Leases are kept. */
 export * as LeaseStore from "./LeaseStore.ts"
 

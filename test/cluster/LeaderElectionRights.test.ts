@@ -14,14 +14,14 @@ const trial = makeTrials()
 const { duration, slack } = milliseconds
 
 const manifests = async (): Promise<string> => {
-  const readme = await readFile(new URL("../../README.md", import.meta.url), "utf8")
-  const fences = [...readme.matchAll(/^```yaml\n(.*?)^```/gms)].map(([, yaml]) => yaml!)
+  const page = await readFile(new URL("../../docs/deployment.md", import.meta.url), "utf8")
+  const fences = [...page.matchAll(/^```yaml\n(.*?)^```/gms)].map(([, yaml]) => yaml!)
   const found = fences.find((yaml) => /^kind: Role$/m.test(yaml))
-  assert.isDefined(found, "the README has no YAML with a Role")
+  assert.isDefined(found, "the page has no YAML with a Role")
   return found
 }
 
-/** What the README's Deployment gives its container, in a Pod of ours; nothing but its variables matters to a candidate. */
+/** What the Deployment of the documentation gives its container, in a Pod of ours; nothing but its variables matters to a candidate. */
 const environmentOf = (
   yaml: string,
   pod: { readonly metadata: { readonly name: string; readonly uid: string } },
