@@ -272,7 +272,9 @@ export const formatDuration = (duration: Duration.Duration): string => DurationT
  * **Example** (Deriving the settings of a lease of one minute)
  *
  * ```ts
- * defaultsFor("1 minute") // renewInterval 20 s, renewDeadline 40 s, retryPeriod and requestTimeout 8 s
+ * import { LeaderElectionConfig } from "effect-kubernetes-leader-election"
+ *
+ * LeaderElectionConfig.defaultsFor("1 minute") // renewInterval 20 s, renewDeadline 40 s, retryPeriod and requestTimeout 8 s
  * ```
  *
  * @category defaults
@@ -787,7 +789,9 @@ export const namespace = (given?: string | undefined): Effect.Effect<string | un
  * **Example** (Naming the Lease, with a crashed leader replaced sooner)
  *
  * ```ts
- * LeaderElectionConfig.layer({ name: "invoices", leaseDuration: "10 seconds" })
+ * import { LeaderElectionConfig } from "effect-kubernetes-leader-election"
+ *
+ * export const ConfigLive = LeaderElectionConfig.layer({ name: "invoices", leaseDuration: "10 seconds" })
  * ```
  *
  * @see {@link make} for where each setting comes from

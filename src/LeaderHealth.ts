@@ -94,7 +94,7 @@ const seconds = (duration: Duration.Duration): string => `${Duration.toSeconds(d
  *
  * const serve = Effect.gen(function*() {
  *   const check = yield* LeaderHealth.makeCheck()
- *   createServer((request, response) => {
+ *   createServer((_request, response) => {
  *     const { healthy, message } = check()
  *     response.writeHead(healthy ? 200 : 503, { "content-type": "text/plain" }).end(message)
  *   }).listen(8080)

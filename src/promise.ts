@@ -7,6 +7,8 @@
  * ```ts
  * import { runAsLeader } from "effect-kubernetes-leader-election/promise"
  *
+ * declare const sendInvoices: (options: { readonly token: bigint; readonly signal: AbortSignal }) => Promise<void>
+ *
  * await runAsLeader({ name: "invoices", again: true }, async (leadership, signal) => {
  *   while (!signal.aborted) {
  *     leadership.ensure()

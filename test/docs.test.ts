@@ -7,10 +7,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
 import { execFile, spawn } from "node:child_process"
-import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { basename, join } from "node:path"
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { basename, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { apiIndex } from "../scripts/api-index.ts"
 import { bundlePrograms } from "./utils/bundle.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -33,9 +34,18 @@ const fences = (path: string): ReadonlyArray<Fence> =>
 
 const examples = ["README.md", ...globSync("docs/*.md", { cwd: root })].flatMap(fences)
 
+/** The examples in doc comments: compiled like those of the pages, and not run. */
+const comments: ReadonlyArray<Fence> = globSync("src/**/*.ts", { cwd: root }).flatMap((path) =>
+  [...readFileSync(join(root, path), "utf8").matchAll(/^ *\* ```ts\n([\s\S]*?)^ *\* ```$/gm)].map((match, index) => ({
+    title: `${path}, example ${index + 1}`,
+    code: match[1]!.replaceAll(/^ *\* ?/gm, ""),
+    file: join(directory, `comment-${path.replace(/\.ts$/, "").replaceAll("/", "-")}-${index + 1}.ts`)
+  }))
+)
+
 rmSync(directory, { recursive: true, force: true })
 mkdirSync(directory, { recursive: true })
-for (const example of examples) {
+for (const example of [...examples, ...comments]) {
   writeFileSync(example.file, example.code)
 }
 
@@ -43,7 +53,8 @@ const isApp = (example: Fence) => example.code.includes("NodeRuntime.runMain")
 
 describe("TypeScript in the documentation", () => {
   it("has examples", () => {
-    assert.isAbove(examples.length, 2)
+    assert.isAbove(examples.length, 15)
+    assert.isAbove(comments.length, 10)
   })
 
   it("type-checks", { timeout: 60_000 }, async () => {
@@ -53,7 +64,7 @@ describe("TypeScript in the documentation", () => {
       JSON.stringify({
         extends: "../../tsconfig.json",
         compilerOptions: { noUnusedLocals: false },
-        files: examples.map((example) => basename(example.file)),
+        files: [...examples, ...comments].map((example) => basename(example.file)),
         include: []
       })
     )
@@ -120,5 +131,65 @@ describe("Exports", () => {
       )
       assert.deepStrictEqual(undocumented, [])
     })
+  }
+})
+
+describe("Links", () => {
+  const pages = ["*.md", "docs/**/*.md", "examples/**/*.md", ".github/**/*.md"].flatMap((pattern) =>
+    globSync(pattern, { cwd: root, exclude: ["node_modules/**"] })
+  )
+
+  /** As GitHub makes it of a heading. */
+  const anchorOf = (heading: string) =>
+    heading.trim().toLowerCase().replaceAll(/[^\p{L}\p{N} _-]/gu, "").replaceAll(" ", "-")
+
+  const anchorsOf = (path: string) =>
+    [...readFileSync(path, "utf8").matchAll(/^#+ (.*)$/gm)].map(([, heading]) => anchorOf(heading!))
+
+  for (const page of pages) {
+    it(`${page} leads to what exists`, () => {
+      const text = readFileSync(join(root, page), "utf8").replaceAll(/^ *```[\s\S]*?^ *```$/gm, "")
+      const dead = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => target!).filter((target) => {
+        if (/^[a-z]+:/.test(target)) {
+          return false
+        }
+        if (/(^|\/)(fencing|shards)\.md$/.test(target)) {
+          // Until they have landed.
+          return false
+        }
+        const [path, anchor] = target.split("#")
+        const file = path === "" ? join(root, page) : join(root, dirname(page), path!)
+        return !existsSync(file) || (anchor !== undefined && !anchorsOf(file).includes(anchor))
+      })
+      assert.deepStrictEqual(dead, [])
+    })
+  }
+
+  it("the index of the documentation has every page", () => {
+    const index = readFileSync(join(root, "docs/README.md"), "utf8")
+    const missing = globSync("docs/*.md", { cwd: root }).map((page) => basename(page)).filter((page) =>
+      page !== "README.md" && !index.includes(`](${page})`)
+    )
+    assert.deepStrictEqual(missing, [])
+  })
+})
+
+it("the index of exports is that of the code (npm run docs)", () => {
+  assert.strictEqual(readFileSync(join(root, "docs/api.md"), "utf8"), apiIndex())
+})
+
+it("the figures of the README stand in the benchmark", () => {
+  const [, table] = /## Beside client-go[\s\S]*?(\n\|[\s\S]*?)\n\n/.exec(readFileSync(join(root, "README.md"), "utf8"))!
+  const benchmarks = readFileSync(join(root, "docs/benchmarks.md"), "utf8").replaceAll("*", "")
+  const rows = table!.trim().split("\n").slice(2).map((row) => row.split("|").slice(1, -1).map((cell) => cell.trim()))
+  assert.isAbove(rows.length, 4)
+  for (const [what, ours, clientGo] of rows) {
+    // The words of the rows differ, the pairs of figures must not.
+    const found = benchmarks.split("\n").some((row) => {
+      const cells = row.split("|").map((cell) => cell.trim())
+      const starts = (figure: string) => cells.findIndex((cell) => cell === figure || cell.startsWith(`${figure} (`))
+      return starts(ours!) > 0 && starts(clientGo!) > starts(ours!) - 1 && starts(clientGo!) > 0
+    })
+    assert.isTrue(found, `${what}: ${ours} beside ${clientGo}`)
   }
 })

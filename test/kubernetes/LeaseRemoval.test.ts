@@ -8,8 +8,12 @@ const key = { namespace: "default", name: "tenant-red" }
 const remove = LeaseRemoval.removeReleased(key)
 
 const ServerLive = LeaseApiServer.layer()
-const ClientLive = Layer.unwrap(Effect.map(LeaseApiServer.LeaseApiServer, ({ token, url }) =>
-  KubernetesClient.layerServer({ server: url, token: Redacted.make(token) })))
+const ClientLive = Layer.unwrap(
+  Effect.map(
+    LeaseApiServer.LeaseApiServer,
+    ({ token, url }) => KubernetesClient.layerServer({ server: url, token: Redacted.make(token) })
+  )
+)
 
 const setup = Effect.map(LeaseApiServer.LeaseApiServer, ({ cluster, forbid }) => {
   const edit = (patch: object) => Effect.orDie(cluster.editLease(key, patch))
@@ -74,8 +78,11 @@ describe("removeReleased", () => {
       const racing = KubernetesClient.KubernetesClient.of({
         ...client,
         request: (request) =>
-          Effect.tap(client.request(request), () =>
-            request.method === "GET" ? edit({ spec: { holderIdentity: "b", leaseDurationSeconds: 15 } }) : Effect.void)
+          Effect.tap(
+            client.request(request),
+            () =>
+              request.method === "GET" ? edit({ spec: { holderIdentity: "b", leaseDurationSeconds: 15 } }) : Effect.void
+          )
       })
       assert.strictEqual(
         yield* Effect.provideService(remove, KubernetesClient.KubernetesClient, racing),
