@@ -3,51 +3,14 @@
  */
 import { assert, describe } from "@effect/vitest"
 import { setTimeout as sleep } from "node:timers/promises"
+import { retryPeriod, startGo } from "./support/clientGo.ts"
 import { problemsOf, type Term } from "./support/Terms.ts"
-import { assertBetween, leaseDuration, leaseName, milliseconds, releasedLease, type Trial } from "./support/Trial.ts"
+import { assertBetween, leaseDuration, milliseconds, releasedLease, type Trial } from "./support/Trial.ts"
 import { makeTrials } from "./support/trials.ts"
-import { cleanEnvironment, JsonLinesProcess } from "./utils/Processes.ts"
+import type { JsonLinesProcess } from "./utils/Processes.ts"
 
 const trial = makeTrials()
 const { duration, slack } = milliseconds
-
-interface GoEvent {
-  /** Unix milliseconds. */
-  readonly at: number
-  readonly event: "started" | "newLeader" | "leading" | "stopped" | "released"
-  readonly identity: string
-  readonly leader?: string
-}
-
-const retryPeriod = 500
-
-/** A candidate of client-go, as a process, that has seen the Lease. */
-const startGo = async (trial: Trial, identity: string): Promise<JsonLinesProcess<GoEvent>> => {
-  const account = `go-${identity}`
-  await trial.admin.createServiceAccount(trial.namespace, account)
-  await trial.admin.putRole(trial.namespace, account, [
-    { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["create", "get", "update"] }
-  ])
-  await trial.admin.putRoleBinding(trial.namespace, account, account)
-  const token = await trial.admin.createToken(trial.namespace, account)
-  const process = JsonLinesProcess.start<GoEvent>({
-    name: identity,
-    command: trial.cluster.candidateProgram!,
-    args: [
-      `--kubeconfig=${await trial.cluster.writeKubeconfig({ token, namespace: trial.namespace })}`,
-      `--namespace=${trial.namespace}`,
-      `--name=${leaseName}`,
-      `--identity=${identity}`,
-      `--lease-duration=${leaseDuration}s`,
-      `--renew-deadline=${milliseconds.renewDeadline}ms`,
-      `--retry-period=${retryPeriod}ms`,
-      "--release"
-    ],
-    env: cleanEnvironment()
-  })
-  await process.waitFor(({ event }) => event === "newLeader", 20_000)
-  return process
-}
 
 describe.concurrent("a lease of client-go", () => {
   trial("is respected, taken at once when it is released, and when it has run out after a crash", {

@@ -27,6 +27,7 @@ export interface FaultRequest {
  * - `dropAnswer`: it takes effect, and then the connection is reset instead of answered
  * - `hang`: it is never answered, and never reaches the API server
  * - `cutAfter`: the connection is reset so many ms after the answer has begun
+ * - `clock`: the answer's `Date` is so many ms later than the API server's
  */
 export interface Fault {
   readonly delay?: number
@@ -39,6 +40,7 @@ export interface Fault {
   readonly dropAnswer?: boolean
   readonly hang?: boolean
   readonly cutAfter?: number
+  readonly clock?: number
 }
 
 /** Chooses what becomes of a request; undefined lets it pass. */
@@ -170,7 +172,11 @@ export class HttpFaultProxy implements AsyncDisposable {
           return
         }
         if (fault?.answerDelay !== undefined) await pause(fault.answerDelay)
-        response.writeHead(answer.statusCode!, answer.headers)
+        const date = Date.parse(answer.headers.date ?? "") + (fault?.clock ?? 0)
+        response.writeHead(answer.statusCode!, {
+          ...answer.headers,
+          ...(fault?.clock === undefined ? {} : { date: new Date(date).toUTCString() })
+        })
         // At once: the answer to a watch begins long before its first event.
         response.flushHeaders()
         if (fault?.cutAfter !== undefined) setTimeout(reset, fault.cutAfter)
