@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs"
 import { rename, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { leaseRules } from "../cluster/utils/ApiClient.ts"
+import { type Lease, leaseRules } from "../cluster/utils/ApiClient.ts"
 import { serviceUnavailable, tooManyRequests } from "../cluster/utils/HttpFaultProxy.ts"
 import { pause, type Team } from "./Team.ts"
 
@@ -66,6 +66,35 @@ const edits: ReadonlyArray<(team: Team) => Promise<unknown>> = [
     }),
   (team) => team.options.cluster.admin.deleteLease(...key(team))
 ]
+
+/** What each candidate's Lease looked like when it led, as a backup has it. */
+const backups = new WeakMap<Team, Map<string, Lease>>()
+
+/** Names the other candidate in the Lease of a leader, with and without its instance, or puts its last record back. */
+const nameTheOther = async (team: Team, round: number): Promise<void> => {
+  const { admin } = team.options.cluster
+  const [namespace, name] = key(team)
+  const lease = await admin.getLease(namespace, name)
+  const known = backups.get(team) ?? new Map<string, Lease>()
+  backups.set(team, known)
+  const holder = lease?.spec.holderIdentity
+  const other = team.members.find(({ identity }) => identity !== holder)
+  if (lease === undefined || holder === undefined || holder === null || other === undefined) {
+    return
+  }
+  known.set(holder, lease)
+  const its = known.get(other.identity)
+  const { annotations } = its?.metadata ?? {}
+  if (round % 3 === 0 || its === undefined) {
+    await admin.patchLease(namespace, name, { spec: { holderIdentity: other.identity } })
+  } else if (round % 3 === 1) {
+    await admin.patchLease(namespace, name, { metadata: { annotations }, spec: { holderIdentity: other.identity } })
+  } else {
+    const { resourceVersion } = lease.metadata
+    const metadata = { name, resourceVersion, ...(annotations !== undefined && { annotations }) }
+    await admin.putLease(namespace, { metadata, spec: its.spec })
+  }
+}
 
 export const faults: ReadonlyArray<Fault> = [
   {
@@ -141,8 +170,8 @@ export const faults: ReadonlyArray<Fault> = [
     inject: async (team) => {
       const { admin } = team.options.cluster
       await admin.putRole(team.namespace, "candidate", [])
-      // Shorter than leaseDuration, after which a candidate gives up: also on a machine that is slow to grant them again.
-      await pause(0.7 * lease(team))
+      // A candidate gives up after a minute.
+      await pause(1.5 * lease(team))
       await admin.putRole(team.namespace, "candidate", leaseRules(team.options.name))
     }
   },
@@ -151,6 +180,18 @@ export const faults: ReadonlyArray<Fault> = [
     inject: async (team, round) => {
       await edits[round % edits.length]!(team).catch(() => {})
       await pause(lease(team))
+    }
+  },
+  {
+    name: "another candidate named in the Lease, or its last record put back, mostly behind a cut connection",
+    inject: async (team, round) => {
+      const leader = await team.holder()
+      if (round % 4 !== 3) {
+        await leader?.proxy?.set(round % 2 === 0 ? "stall" : "refuse")
+      }
+      await nameTheOther(team, round).catch(() => {})
+      await pause(1.5 * lease(team))
+      await leader?.proxy?.set("pass")
     }
   },
   {

@@ -74,6 +74,8 @@ export class Monitor {
   private readonly sent = new WeakMap<Process, Map<bigint, number>>()
   /** When the newest of a process's committed writes left it. */
   private readonly succeeded = new WeakMap<Process, number>()
+  /** The version that each process's last take was decided on. */
+  private readonly taken = new WeakMap<Process, bigint>()
   private readonly patches = new WeakMap<Process, Array<Patch>>()
   /** Writes and reads of each process since it was emptied, and how many of the writes were committed. */
   readonly traffic = new Map<Process, { writes: number; reads: number; commits: number }>()
@@ -467,6 +469,9 @@ export class Monitor {
       sent.set(write.renewTime, this.world.now)
       this.sent.set(process, sent)
     }
+    if (write.leaseTransitions !== undefined && resourceVersion !== undefined) {
+      this.taken.set(process, resourceVersion)
+    }
     if (resourceVersion === undefined) {
       if (this.terms.some((term) => term.process === process && term.program !== "ended")) {
         this.fail("never created again inside a term", process.name)
@@ -494,6 +499,8 @@ export class Monitor {
       // A process that was stalled on its way may be late.
       if (
         this.simulation.wide && decidedOn?.holderIdentity === identity && since > own + lateness &&
+        // One that goes after takes of unknown outcome is sent upon what they were decided on.
+        this.taken.get(process) !== resourceVersion &&
         process.stalledUntil < this.world.now - milli
       ) {
         this.fail("no release after the lease's end", `${process.name}, ${format(since)} s after its last success`)

@@ -212,8 +212,11 @@ const moreActs: ReadonlyArray<Act> = [
   }
 ]
 
-/** What can be expected where every write takes seconds. */
-const slowActs: ReadonlyArray<Act> = [moreActs[0]!, acts[3]!, acts[4]!, acts[5]!]
+/**
+ * What can be expected where every write takes seconds. Not that a container leads on at once: a write of the one
+ * before it may land after its first look.
+ */
+const slowActs: ReadonlyArray<Act> = [moreActs[0]!, acts[3]!, acts[4]!]
 
 const actsOf = (simulation: Simulation): ReadonlyArray<Act> =>
   !simulation.wide
@@ -221,7 +224,7 @@ const actsOf = (simulation: Simulation): ReadonlyArray<Act> =>
     : simulation.profile.slowWrites !== undefined
     ? isQuick(simulation) ? [...slowActs, hungOnce] : slowActs
     : simulation.profile.slowReads > 0
-    ? [...slowActs, hungOnce, acts[6]!]
+    ? [...slowActs, hungOnce, acts[5]!, acts[6]!]
     : [...acts, ...acts, ...moreActs]
 
 export const plan = (simulation: Simulation): void => {
