@@ -366,11 +366,13 @@ export class Monitor {
 
   // --- edits that name candidates -----------------------------------------------------------------------------------
 
-  /** Whether what one candidate wrote may be put back as it is: every live process has seen something after it. */
+  /**
+   * Whether what one candidate wrote may be put back as it is: every live process has seen something after the last
+   * record that said the same, so that it is a sign of life to all of them.
+   */
   isOutdated(record: LeaseRecord): boolean {
-    return this.world.processes.every((process) =>
-      (this.knowledge.get(process)?.version ?? 0n) > record.resourceVersion
-    )
+    const last = this.signs.get(signOf(record)) ?? record.resourceVersion
+    return this.world.processes.every((process) => (this.knowledge.get(process)?.version ?? 0n) > last)
   }
 
   /** Whether this process has seen anything yet. */
@@ -619,21 +621,17 @@ export class Monitor {
     this.simulation.collect()
   }
 
-  private readonly signs = new Set<string>()
+  /** The newest version that said the same. */
+  private readonly signs = new Map<string, bigint>()
 
   /** Whether this is a sign of life that nobody can have seen before. */
   private isNewSign(lease: LeaseRecord | undefined): boolean {
-    const sign = lease === undefined ? "" : [
-      lease.uid,
-      lease.holderIdentity,
-      lease.renewTime,
-      lease.acquireTime,
-      lease.leaseTransitions,
-      lease.leaseDurationSeconds,
-      lease.annotations[instanceAnnotation]
-    ].join("\n")
+    if (lease === undefined) {
+      return false
+    }
+    const sign = signOf(lease)
     const isNew = !this.signs.has(sign)
-    this.signs.add(sign)
+    this.signs.set(sign, lease.resourceVersion)
     return isNew
   }
 
@@ -663,6 +661,18 @@ export class Monitor {
 
 /** When the campaign with this instance id began. */
 const startOf = (instance: string): bigint => BigInt(/^[0-9]+/.exec(instance)?.[0] ?? 0)
+
+/** All by which a record is a sign of life. */
+const signOf = (lease: LeaseRecord): string =>
+  [
+    lease.uid,
+    lease.holderIdentity,
+    lease.renewTime,
+    lease.acquireTime,
+    lease.leaseTransitions,
+    lease.leaseDurationSeconds,
+    lease.annotations[instanceAnnotation]
+  ].join("\n")
 
 const describe = (term: ObservedTerm): string =>
   `${term.process.name} (token ${term.leadership.fencingToken}, since ${format(term.begun)})`
