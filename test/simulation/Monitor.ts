@@ -371,7 +371,8 @@ export class Monitor {
    * record that said the same, so that it is a sign of life to all of them.
    */
   isOutdated(record: LeaseRecord): boolean {
-    const last = this.signs.get(signOf(record)) ?? record.resourceVersion
+    // What is put back says the same of another object, where the Lease was deleted since.
+    const last = this.signs.get(signOf({ ...record, uid: this.record?.uid ?? "" })) ?? record.resourceVersion
     return this.world.processes.every((process) => (this.knowledge.get(process)?.version ?? 0n) > last)
   }
 
