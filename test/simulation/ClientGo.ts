@@ -79,7 +79,7 @@ export class ClientGo {
   private turn(): void {
     const { cluster, timing, world } = this.simulation
     const { observed } = this
-    if (this.simulation.wide && this.leads && observed !== undefined) {
+    if (this.leads && observed !== undefined) {
       // As it does: the leader writes upon what it has in its cache, and reads only where that is refused.
       const written = this.write(observed, this.spec(observed.leaseTransitions))
       if (written !== undefined) {
@@ -91,7 +91,7 @@ export class ClientGo {
       if (lease === undefined) {
         return this.request(() => {
           const body = { spec: { ...this.spec(0), acquireTime: this.now() } }
-          const created = this.simulation.foreign(cluster.createLease(key, body), true)
+          const created = this.simulation.foreign(cluster.createLease(key, body))
           world.note(identity, () => created === undefined ? "could not create" : "created and leads")
           this.outcome(created)
         })
@@ -134,8 +134,7 @@ export class ClientGo {
           ownerReferences: read.ownerReferences
         },
         spec: { ...spec, acquireTime: this.now(), renewTime: this.now() }
-      }),
-      true
+      })
     )
     world.note(identity, () => written === undefined ? "conflict" : `wrote v${written.resourceVersion}`)
     return written

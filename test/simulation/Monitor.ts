@@ -60,6 +60,8 @@ export class Monitor {
    * forgery that nobody can tell from the truth.
    */
   readonly forged = new Set<string>()
+  /** Identities beside which an instance id stood that nobody has. */
+  private readonly madeUp = new Set<string>()
   /** What the candidates wrote, oldest first: the newest 400. */
   readonly history: Array<Written> = []
   /** Who wrote each instance id. */
@@ -214,7 +216,7 @@ export class Monitor {
     if (this.duplicated.has(other.identity) || !this.simulation.programsNeverOverlap) {
       return
     }
-    if (this.simulation.wide && !(this.isPromised(term) && this.isPromised(other))) {
+    if (!this.isPromised(term) || !this.isPromised(other)) {
       return
     }
     // A process that does not run cannot stop its program either.
@@ -346,12 +348,8 @@ export class Monitor {
     const error = Option.getOrUndefined(Cause.findErrorOption(cause))
     const reason = error instanceof LeaderElectionError ? error.reason._tag : undefined
     if (reason === "DuplicateIdentity") {
-      const instance = this.record?.annotations[instanceAnnotation]
       // An instance id that somebody made up, or one from before the wall clock stepped back, may say that it is later.
-      if (
-        !candidate.steppedBack && !this.duplicated.has(identity) &&
-        (instance === undefined || this.authors.has(instance))
-      ) {
+      if (!candidate.steppedBack && !this.duplicated.has(identity) && !this.madeUp.has(identity)) {
         this.fail("only a second process ends another", `${process.name} ended: its identity is its own`)
       }
     } else if (reason === "LeaseRefused") {
@@ -387,6 +385,9 @@ export class Monitor {
     const instance = record?.annotations[instanceAnnotation]
     const identity = record?.holderIdentity ?? ""
     this.forgery = undefined
+    if (instance !== undefined && !this.authors.has(instance)) {
+      this.madeUp.add(identity)
+    }
     if (record === undefined || instance === undefined || this.authors.get(instance) !== identity) {
       return
     }
@@ -501,7 +502,7 @@ export class Monitor {
       const own = Number(Duration.toNanosUnsafe(incarnation.candidate.options.settings.leaseDuration))
       // A process that was stalled on its way may be late.
       if (
-        this.simulation.wide && decidedOn?.holderIdentity === identity && since > own + lateness &&
+        decidedOn?.holderIdentity === identity && since > own + lateness &&
         // One that goes after takes of unknown outcome is sent upon what they were decided on.
         this.taken.get(process) !== resourceVersion &&
         process.stalledUntil < this.world.now - milli
@@ -568,12 +569,10 @@ export class Monitor {
     const writer = write.annotations?.[instanceAnnotation]
     const written = writer === undefined || writer === null || instance === writer ||
       // Its own record, which lost its annotations in an edit: it writes them again.
-      (this.simulation.wide && instance === undefined && this.authors.has(writer))
-    const resumes = this.simulation.wide
-      // Only what stood there when this process first looked, and only by one of its own name in its own Pod.
-      ? written || (instance !== undefined && startOf(instance) <= startOf(writer) &&
-        this.first.get(process) === before.resourceVersion && this.authors.get(instance) === identity)
-      : written || instance === undefined || startOf(instance) <= startOf(writer)
+      (instance === undefined && this.authors.has(writer))
+    // Only what stood there when this process first looked, and only by one of its own name in its own Pod.
+    const resumes = written || (instance !== undefined && startOf(instance) <= startOf(writer) &&
+      this.first.get(process) === before.resourceVersion && this.authors.get(instance) === identity)
     if (before.holderIdentity === identity && resumes) {
       return
     }
@@ -637,7 +636,7 @@ export class Monitor {
   }
 
   /** Somebody else may have changed the Lease. */
-  onForeign(lease: LeaseRecord | undefined, byHolder: boolean): void {
+  onForeign(lease: LeaseRecord | undefined): void {
     if (lease?.resourceVersion === this.record?.resourceVersion && lease?.uid === this.record?.uid) {
       return
     }
@@ -646,11 +645,7 @@ export class Monitor {
       () => lease === undefined ? "no Lease" : `v${lease.resourceVersion} by others: held by "${lease.holderIdentity}"`
     )
     this.changedAt = this.world.now
-    if (
-      this.simulation.wide
-        ? this.isNewSign(lease)
-        : byHolder || lease?.holderIdentity !== this.record?.holderIdentity || lease?.uid !== this.record?.uid
-    ) {
+    if (this.isNewSign(lease)) {
       this.holderWroteAt = this.world.now
     }
     this.record = lease

@@ -36,8 +36,6 @@ export interface Outcome {
 /** How a seed is run. */
 export interface Options {
   readonly trace?: boolean | undefined
-  /** The whole adversary. */
-  readonly wide?: boolean | undefined
   /** What is done here must not be done, and has to be found. */
   readonly misuse?: Misuse | undefined
 }
@@ -46,7 +44,6 @@ export interface Options {
 export type Misuse = "leaseDurations too far apart"
 
 export class Simulation {
-  readonly wide: boolean
   readonly profile: Adversary.Profile
   readonly world: World
   readonly dice: Dice.Dice
@@ -96,10 +93,9 @@ export class Simulation {
       )
     )
 
-    this.wide = options.wide === true || options.misuse !== undefined
     this.orderly = dice.chance(0.25) && options.misuse === undefined
     const adversary = Dice.make(seed, "adversary")
-    const drawn = this.wide ? Adversary.draw(adversary, this.orderly) : Adversary.tame
+    const drawn = Adversary.draw(adversary, this.orderly)
     const profile = options.misuse === undefined ? drawn : Adversary.durationsApart(drawn)
     this.profile = profile
     const someSkew = dice.pick([0, 0, 0.001, 0.01, 0.1, 0.2, 0.45])
@@ -125,7 +121,7 @@ export class Simulation {
       leaseDuration: nanos(longest.leaseDuration),
       renewDeadline: nanos(longest.renewDeadline),
       retryPeriod: nanos(longest.retryPeriod),
-      spare: this.wide ? Adversary.spare(shortest) * second : Infinity,
+      spare: Adversary.spare(shortest) * second,
       ending: overruns ? nanos(shortest.leaseDuration) : Math.max(0, ending),
       skew
     }
@@ -154,17 +150,17 @@ export class Simulation {
           ? { ...dice.pick(choices), newLease: adversary.pick(["wait", "wait", "lead"]) }
           : dice.pick(choices),
         owned: dice.chance(0.8),
-        podOf: this.wide && !this.orderly && i > 0 && adversary.chance(0.08) ? this.candidates[i - 1] : undefined,
+        podOf: !this.orderly && i > 0 && adversary.chance(0.08) ? this.candidates[i - 1] : undefined,
         program: {
           ending: this.timing.ending,
           lifetime: () => this.orderly || dice.chance(0.8) ? Infinity : dice.scale(0.1, 60) * second
         }
       })
       this.candidates.push(candidate)
-      const twins = this.wide && !this.orderly && adversary.chance(0.05)
+      const twins = !this.orderly && adversary.chance(0.05)
       const together = adversary.between(0, 10) * second
       this.world.at(
-        this.wide && adversary.chance(0.3) && !this.orderly
+        adversary.chance(0.3) && !this.orderly
           ? together
           : dice.between(0, dice.chance(0.5) ? 0.1 : 40) * second,
         () => {
@@ -202,9 +198,9 @@ export class Simulation {
   }
 
   /** Does something to the cluster that is nobody's request. */
-  foreign<A, E>(effect: Effect.Effect<A, E>, byHolder = false): A | undefined {
+  foreign<A, E>(effect: Effect.Effect<A, E>): A | undefined {
     const done = this.world.sync(Effect.match(effect, { onFailure: () => undefined, onSuccess: (value) => value }))
-    this.monitor.onForeign(this.world.sync(this.cluster.lease(key)), byHolder)
+    this.monitor.onForeign(this.world.sync(this.cluster.lease(key)))
     this.collect()
     return done
   }
@@ -237,9 +233,7 @@ export class Simulation {
   /** The main fiber of a candidate has failed: its container is started again, as the kubelet does. */
   onFailure(incarnation: Incarnation, cause: Cause.Cause<unknown>): void {
     const { candidate } = incarnation
-    if (this.wide) {
-      this.monitor.onProcessEnd(incarnation, cause)
-    }
+    this.monitor.onProcessEnd(incarnation, cause)
     const delay = this.dice.scale(0.5, 10) * second
     this.fault("restart", delay)
     this.world.after(delay, () => candidate.start())
@@ -255,7 +249,7 @@ export class Simulation {
   bound(): number {
     const { ending, leaseDuration, retryPeriod, skew } = this.timing
     return 2 * leaseDuration * (1 + skew) + ending + leaseDuration / 2 + 4 * retryPeriod +
-      (this.wide ? 6 * this.weather.roundTrip : 0)
+      6 * this.weather.roundTrip
   }
 
   private pollPeriod(): number {

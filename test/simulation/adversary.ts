@@ -47,7 +47,7 @@ export interface Profile {
   readonly lasts: number | undefined
 }
 
-export const tame: Profile = {
+const base: Profile = {
   theme: "usual",
   settings: undefined,
   skews: undefined,
@@ -109,7 +109,7 @@ const slowWrites = (dice: Dice.Dice, most: number): SlowWrites => ({
 })
 
 const orderly = (dice: Dice.Dice): Profile => {
-  const usual = { ...tame, loggerThrows: dice.chance(0.1) }
+  const usual = { ...base, loggerThrows: dice.chance(0.1) }
   const roll = dice.next()
   if (roll < 0.3) {
     const settings = accepted(dice)
@@ -148,7 +148,7 @@ export const draw = (dice: Dice.Dice, isOrderly: boolean): Profile => {
   if (isOrderly) {
     return orderly(dice)
   }
-  const usual = { ...tame, loggerThrows: dice.chance(0.05) }
+  const usual = { ...base, loggerThrows: dice.chance(0.05) }
   const roll = dice.next()
   if (roll < 0.35) {
     return { ...usual, theme: "forgery", lasts: dice.between(12, 40) }

@@ -68,7 +68,7 @@ export const putBack = (simulation: Simulation, record: LeaseRecord): void => {
   const salted = !monitor.isOutdated(record)
   simulation.fault("a record put back", timing.leaseDuration)
   world.note("fault", () => `what stood there as v${record.resourceVersion} is put back${salted ? ", nearly" : ""}`)
-  simulation.foreign(cluster.putLease(key, bodyOf(record, salted)), true)
+  simulation.foreign(cluster.putLease(key, bodyOf(record, salted)))
   monitor.onForged()
 }
 
@@ -119,8 +119,7 @@ const nameAnother = (simulation: Simulation, leader: ObservedTerm): void => {
   simulation.fault("a candidate named by others", timing.leaseDuration)
   world.note("fault", () => `the Lease is made to name ${identity}, with ${JSON.stringify(annotations)}`)
   simulation.foreign(
-    cluster.editLease(key, { metadata: { annotations }, spec: { holderIdentity: identity } }),
-    true
+    cluster.editLease(key, { metadata: { annotations }, spec: { holderIdentity: identity } })
   )
   monitor.onForged()
   // An elector of another kind keeps an instance that was there before: beside it a restart is as good as a forgery.
@@ -178,7 +177,7 @@ const heldAndCutOff: Act = (simulation) => {
       if (dice.chance(0.7)) {
         putBack(simulation, record!)
       } else {
-        simulation.foreign(cluster.editLease(key, { spec: { holderIdentity: waiting.identity } }), true)
+        simulation.foreign(cluster.editLease(key, { spec: { holderIdentity: waiting.identity } }))
         monitor.onForged()
       }
     }, 2.5 * timing.leaseDuration)
@@ -364,7 +363,7 @@ const strangeValues: Act = (simulation) => {
   ])
   simulation.fault("strange values", timing.leaseDuration)
   world.note("fault", () => `strange values: ${JSON.stringify([annotations, spec]).slice(0, 200)}`)
-  simulation.foreign(cluster.editLease(key, { metadata: { annotations }, spec }), true)
+  simulation.foreign(cluster.editLease(key, { metadata: { annotations }, spec }))
   monitor.onForged()
 }
 

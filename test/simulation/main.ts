@@ -16,7 +16,6 @@ const usage = `npm run simulate -- [options]
   --workers W   threads (one for each processor)
   --broken      each broken rule, until a seed finds it
   --rule NAME   run with this rule broken (part of its name is enough)
-  --wide        the whole adversary
 `
 
 const { values } = parseArgs({
@@ -28,7 +27,6 @@ const { values } = parseArgs({
     workers: { type: "string" },
     broken: { type: "boolean" },
     rule: { type: "string" },
-    wide: { type: "boolean" },
     help: { type: "boolean" }
   }
 })
@@ -44,8 +42,6 @@ const integer = (name: "seeds" | "from" | "seed" | "workers", otherwise: number)
   }
   return Number(text)
 }
-
-const wide = values.wide === true
 
 const workers = new Set<Worker>()
 // What has been found so far is told all the same.
@@ -93,7 +89,7 @@ const runSeeds = async (from: number, count: number, workers: number, rule: stri
   const threads = Array.from(
     { length: Math.min(workers, count) },
     (_, index) =>
-      work({ from: from + index, to: from + count - 1, step: workers, rule, stop: false, wide }, (report) => {
+      work({ from: from + index, to: from + count - 1, step: workers, rule, stop: false }, (report) => {
         seeds++
         hours += report.duration / 3.6e12
         terms += report.terms
@@ -151,7 +147,7 @@ const runSeeds = async (from: number, count: number, workers: number, rule: stri
 
 const runOne = async (seed: number, trace: boolean, misuse: Misuse | undefined) => {
   const { simulate } = await import("./Simulation.ts")
-  const outcome = simulate(seed, { trace, wide, misuse })
+  const outcome = simulate(seed, { trace, misuse })
   if (trace) {
     console.log(outcome.timeline.join("\n"))
   }
@@ -171,7 +167,7 @@ const runBroken = async (rules: ReadonlyArray<BrokenRule>, workers: number, from
     if (rule === undefined) {
       return
     }
-    await work({ from, to: from + rule.within - 1, step: 1, rule: rule.name, stop: true, wide }, (report) => {
+    await work({ from, to: from + rule.within - 1, step: 1, rule: rule.name, stop: true }, (report) => {
       if (report.invariant !== undefined) {
         found.set(rule, report)
       }

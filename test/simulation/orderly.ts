@@ -6,7 +6,7 @@ import type { Incarnation } from "./Candidate.ts"
 import { putBack, witnessJumps } from "./forgery.ts"
 import type { ObservedTerm } from "./Monitor.ts"
 import type { Simulation } from "./Simulation.ts"
-import { moreRequestFaults, type RequestFault, requestFaults } from "./storm.ts"
+import { type RequestFault, requestFaults } from "./storm.ts"
 import { format, key, milli, second, Violation } from "./World.ts"
 
 /** A fault for the leader, and by when who leads again. */
@@ -42,7 +42,7 @@ const restartLater = (simulation: Simulation, { candidate }: Incarnation, delay:
 
 const acts: ReadonlyArray<Act> = [
   (simulation, { incarnation }) => {
-    const kind: RequestFault = simulation.dice.pick(simulation.wide ? moreRequestFaults : requestFaults)
+    const kind: RequestFault = simulation.dice.pick(requestFaults)
     simulation.weather.once(incarnation, kind, "patch")
     return { name: `one renewal: ${kind}`, keeps: true, within: 0 }
   },
@@ -219,9 +219,7 @@ const moreActs: ReadonlyArray<Act> = [
 const slowActs: ReadonlyArray<Act> = [moreActs[0]!, acts[3]!, acts[4]!]
 
 const actsOf = (simulation: Simulation): ReadonlyArray<Act> =>
-  !simulation.wide
-    ? acts
-    : simulation.profile.slowWrites !== undefined
+  simulation.profile.slowWrites !== undefined
     ? isQuick(simulation) ? [...slowActs, hungOnce] : slowActs
     : simulation.profile.slowReads > 0
     ? [...slowActs, hungOnce, acts[5]!, acts[6]!]

@@ -66,7 +66,7 @@ describe("broken rules", () => {
 
 const firstViolation = (rule: BrokenRule): Promise<Report | undefined> =>
   new Promise((resolve, reject) => {
-    const job: Job = { from: 1, to: rule.within, step: 1, rule: rule.name, stop: true, wide: false }
+    const job: Job = { from: 1, to: rule.within, step: 1, rule: rule.name, stop: true }
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: job })
     let found: Report | undefined
     worker.on("message", (report: Report) => {

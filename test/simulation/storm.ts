@@ -35,13 +35,13 @@ export const requestFaults = [
   "504 applied",
   "401",
   "403",
-  "409"
+  "409",
+  "422",
+  "403 for the owner",
+  "a proxy's page"
 ] as const
 
-/** What else is answered, or not. */
-export const moreRequestFaults = [...requestFaults, "422", "403 for the owner", "a proxy's page"] as const
-
-export type RequestFault = typeof moreRequestFaults[number]
+export type RequestFault = typeof requestFaults[number]
 
 const everyVerb: ReadonlyArray<LeaseFaults.Verb> = ["get", "create", "patch", "watch"]
 
@@ -437,7 +437,7 @@ const acts: { readonly [name: string]: Act } = {
     const { dice } = simulation
     const by = Math.floor(dice.scale(0.001, 86_400) * second) *
       // A suspension during which the wall clock steps back goes unnoticed.
-      (dice.chance(0.5) || (simulation.wide && simulation.suspends) ? 1 : -1)
+      (dice.chance(0.5) || simulation.suspends ? 1 : -1)
     if (candidate.current !== undefined) {
       simulation.fault("wall clock step")
       simulation.world.note("fault", () => `wall clock of ${candidate.name} steps by ${(by / second).toFixed(3)} s`)
@@ -550,7 +550,7 @@ const acts: { readonly [name: string]: Act } = {
       ? everyVerb
       : dice.pick([["patch"], ["get"], ["watch"], ["create", "patch"], ["get", "create"]])
     weather.episode(dice.chance(0.15) ? "all" : current, {
-      kind: dice.pick(simulation.wide ? moreRequestFaults : requestFaults),
+      kind: dice.pick(requestFaults),
       until: world.now + duration,
       share: dice.chance(0.4) ? 1 : dice.next(),
       verbs
@@ -651,7 +651,7 @@ export const busybody = (simulation: Simulation): void => {
 
 export const plan = (simulation: Simulation): void => {
   const { dice, profile, world } = simulation
-  const all = simulation.wide ? themes[profile.theme] : weights
+  const all = themes[profile.theme]
   // Few kinds at a time meet in more interesting ways than all of them at once.
   const selected = all.filter(() => dice.chance(0.6))
   const chosen = selected.length > 0 ? selected : all

@@ -14,7 +14,6 @@ export interface Job {
   readonly rule: string | undefined
   /** Whether to stop at the first violation. */
   readonly stop: boolean
-  readonly wide: boolean
 }
 
 /** What a thread tells of each seed. */
@@ -47,7 +46,7 @@ if (job.rule !== undefined) {
 const { simulate } = await import("./Simulation.ts")
 
 for (let seed = job.from; seed <= job.to; seed += job.step) {
-  const { timeline: _, violation, ...figures } = simulate(seed, { wide: job.wide, misuse })
+  const { timeline: _, violation, ...figures } = simulate(seed, { misuse })
   const report: Report = { ...figures, invariant: violation?.invariant, message: violation?.message }
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   parentPort?.postMessage(report)
