@@ -66,6 +66,11 @@ export class LeaderElection extends Context.Service<LeaderElection, {
     program: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>>
 
+  /** The same, again after each loss; see the module's {@link whileLeadingForever}. */
+  readonly whileLeadingForever: <A, E, R>(
+    program: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>>
+
   /** Where the election stands. */
   readonly status: Effect.Effect<LeaderElectionStatus>
 
@@ -202,7 +207,7 @@ export const make: Effect.Effect<
     return yield* Terms.begin(campaign, term, witness)
   }).pipe(Effect.annotateLogs({ lease, identity: settings.identity }))
 
-  return LeaderElection.of({
+  const service: LeaderElection["Service"] = LeaderElection.of({
     settings,
     acquire: acquireTerm,
     whileLeading: (program) =>
@@ -212,6 +217,7 @@ export const make: Effect.Effect<
           (leadership) => runInTerm(election, leadership, program)
         )
       ),
+    whileLeadingForever: (program) => again(service, program),
     status: Effect.sync(() => State.statusOf(election.state)),
     changes: SubscriptionRef.changes(election.statuses),
     leader: Effect.sync(() => State.leaderOf(election.state)),
@@ -220,6 +226,7 @@ export const make: Effect.Effect<
       return claim?.term === undefined ? Option.none() : Option.some(Duration.nanos(elapsed(claim.validFrom, now)))
     })
   })
+  return service
 })
 
 /** Runs a program in a term, and is over when the program and its finalizers are. */
@@ -316,8 +323,9 @@ export const whileLeading = <A, E, R>(
   LeaderElection.use((election) => election.whileLeading(program))
 
 /**
- * As {@link whileLeading}, but campaigns again after each loss. Ends with the
- * program's success or failure, or with an error that needs a person.
+ * As {@link whileLeading}, but campaigns again after each loss. Ends all the
+ * same with the program's success or failure, or with an error that needs a
+ * person.
  *
  * @category running
  * @since 0.1.0
@@ -325,10 +333,10 @@ export const whileLeading = <A, E, R>(
 export const whileLeadingForever = <A, E, R>(
   program: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | LeaderElectionError, LeaderElection | Exclude<R, Leadership | Scope.Scope>> =>
-  LeaderElection.use((election) => whileLeadingForeverWith(election, program))
+  LeaderElection.use((election) => election.whileLeadingForever(program))
 
-/** @internal */
-export const whileLeadingForeverWith = <A, E, R>(
+/** Campaigns again after each loss of this election, and of no other. */
+const again = <A, E, R>(
   election: LeaderElection["Service"],
   program: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>> =>
@@ -342,7 +350,7 @@ export const whileLeadingForeverWith = <A, E, R>(
             reason: new DuplicateIdentity({ identity: election.settings.identity, lease: formatKey(election.settings) })
           })
         )
-        : whileLeadingForeverWith(election, program)
+        : again(election, program)
   )
 
 /**

@@ -112,7 +112,7 @@ export const make = (
         Effect.scopedWith((scope) =>
           Effect.flatMap(
             Effect.andThen(turn, Scope.provide(get(name), scope)),
-            (election) => LeaderElection.whileLeadingForeverWith(election, program)
+            (election) => election.whileLeadingForever(program)
           )
         )
     })

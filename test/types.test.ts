@@ -47,6 +47,9 @@ describe("types", () => {
     expectTypeOf((election: Election["Service"]) => election.whileLeading(program)).returns.toEqualTypeOf<
       Effect.Effect<number, "down" | Failure, Database>
     >()
+    expectTypeOf((election: Election["Service"]) => election.whileLeadingForever(program)).returns.toEqualTypeOf<
+      Effect.Effect<number, "down" | Failure, Database>
+    >()
   })
 
   it("acquire needs a scope, and gives the term", () => {

@@ -128,7 +128,7 @@ export const make = (
         Effect.provideService(Scope.Scope, scope),
         Effect.flatMap((election) =>
           Effect.raceFirst(
-            LeaderElection.whileLeadingForeverWith(election, Effect.never),
+            election.whileLeadingForever(Effect.never),
             // Another one was faster to take over a released member Lease.
             Stream.runDrain(Stream.takeUntil(
               election.changes,
