@@ -76,7 +76,7 @@ const pairInPod = async (
   const watched: Array<Watched> = []
   for (const role of ["leader", "follower"] as const) {
     const process = await startInPod(lab, site, role, args)
-    if (kind === "ours") await untilLogged(process, role === "leader" ? "Leads" : "Follows")
+    if (kind === "ours") await untilLogged(process, role === "leader" ? "Became leader" : "Following")
     else await sleep(3_000)
     watched.push({
       subject: `${kind} ${role}`,
@@ -155,7 +155,7 @@ export interface Start {
 const takesPart = async (lab: Lab, kind: Kind, site: Site): Promise<number> => {
   if (kind === "ours") {
     const process = await startInPod(lab, site, "follower", runArgs(lab))
-    await untilLogged(process, "Follows")
+    await untilLogged(process, "Following")
     const at = performance.timeOrigin + performance.now()
     await process.close()
     await lab.cluster.admin.deletePod(site.namespace, "follower")

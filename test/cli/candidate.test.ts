@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Console, Duration, Effect, Fiber, Layer, Logger, Option } from "effect"
+import { Clock, Console, Duration, Effect, Fiber, Layer, Logger, Option } from "effect"
 import { LeaderElection, LeaderElectionConfig, SuspendWitness } from "effect-kubernetes-leader-election"
 import { MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
@@ -125,8 +125,18 @@ describe("candidate", () => {
   it.effect("takes no step after a stall that outlived its term", () =>
     Effect.gen(function*() {
       let suspended = 0n
+      const clock = yield* Clock.Clock
+      // A machine that was suspended: both clocks that went on have gone on by as much.
+      const currentTimeNanosUnsafe = () => clock.currentTimeNanosUnsafe() + suspended
       const a = yield* start("a", { step: Duration.millis(10) }).pipe(
-        Effect.provideService(SuspendWitness.SuspendWitness, () => suspended)
+        Effect.provideService(SuspendWitness.SuspendWitness, () => clock.monotonicTimeNanosUnsafe() + suspended),
+        Effect.provideService(
+          Clock.Clock,
+          Object.assign(Object.create(clock), {
+            currentTimeNanosUnsafe,
+            currentTimeNanos: Effect.sync(currentTimeNanosUnsafe)
+          })
+        )
       )
       yield* TestClock.adjust("15 seconds")
       yield* TestClock.adjust("50 millis")

@@ -275,7 +275,7 @@ describe("run on the local API server", () => {
       assert.strictEqual(stdout, "from-the-environment\n")
       assert.match(
         stderr,
-        /^\S+Z INFO {2}Leads \(created\) lease=default\/from-the-environment identity=\S+ term=\d+$/m
+        /^\S+Z INFO {2}Became leader \(created\) lease=default\/from-the-environment identity=\S+ term=\d+$/m
       )
       assert.match(stderr, /^\S+Z INFO {2}sh has ended with 3$/m)
     }), limit)

@@ -48,7 +48,7 @@ describe("printable", () => {
       Effect.gen(function*() {
         const lines: Array<string> = []
         const logger = Logger.map(Logger.make(formatLine(format)), (text) => lines.push(text))
-        yield* Effect.logInfo(`Follows ${long}`, { holder: hostile }).pipe(
+        yield* Effect.logInfo(`Following ${long}`, { holder: hostile }).pipe(
           Effect.andThen(Effect.logError(Cause.fail(new Error(hostile)))),
           Effect.annotateLogs({ lease: hostile, identity: long }),
           Effect.provide(Logger.layer([logger]))

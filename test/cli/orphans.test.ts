@@ -64,7 +64,7 @@ describe("run as process 1", () => {
         starts[name]++
         yield* Effect.promise(() => running[name].until(({ stdout }) => stdout.split("starts").length > starts[name]))
         const other = running[name === "one" ? "two" : "one"]
-        yield* Effect.promise(() => other.until(({ stderr }) => stderr.includes(`Follows ${leader}`)))
+        yield* Effect.promise(() => other.until(({ stderr }) => stderr.includes(`Following ${leader}`)))
         const lease = yield* server.cluster.lease(key)
         const start = performance.now()
         yield* server.cluster.editLease(key, {

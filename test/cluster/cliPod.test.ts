@@ -80,7 +80,7 @@ describe("run in a Pod", () => {
     assert.strictEqual(lease?.spec.holderIdentity, `replica-1_${pod?.uid}`)
 
     const two = await start("replica-2", command)
-    await two.until(logs("Follows replica-1"))
+    await two.until(logs("Following replica-1"))
     // The gem's Role lets nobody watch: it is polled, and said so.
     await two.until(logs("watch"))
 

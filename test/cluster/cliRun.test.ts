@@ -80,7 +80,7 @@ describe("run", () => {
     const one = trial.run("one", quick, ["sh", "-c", "trap 'exit 0' USR1; echo starts; while :; do sleep 0.05; done"])
     await one.until(says("starts"))
     const two = trial.run("two", quick, ["sh", "-c", "echo starts $LEADER_ELECTION_FENCING_TOKEN"])
-    await two.until(logs("Follows one"))
+    await two.until(logs("Following one"))
     assert.isFalse(two.stdout.includes("starts"))
     one.signal("SIGUSR1")
     const { at, code } = await one.exit
@@ -98,7 +98,7 @@ describe("run", () => {
     ])
     await one.until(says("starts"))
     const two = trial.run("two", quick, ["echo", "starts"])
-    await two.until(logs("Follows one"))
+    await two.until(logs("Following one"))
     one.signal("SIGTERM")
     await one.until(says("told"))
     // Longer than a leader that does not renew any more would keep the Lease.
@@ -150,7 +150,7 @@ describe("run", () => {
     await one.until(says("starts"))
     for (const [signal, code] of [["SIGTERM", 143], ["SIGINT", 130], ["SIGQUIT", 131]] as const) {
       const two = trial.run("two", quick, ["echo", "starts"])
-      await two.until(logs("Follows one"))
+      await two.until(logs("Following one"))
       two.signal("SIGUSR1")
       two.signal("SIGWINCH")
       two.signal("SIGUSR2")
@@ -166,7 +166,7 @@ describe("run", () => {
   it("gives the Lease away when it is told to end while it holds a young one", async () => {
     await using trial = await makeTrial()
     const run = trial.run("one", ["--lease-duration", "4s"], ["echo", "starts"])
-    await run.until(logs("Holds the Lease"))
+    await run.until(logs("Holding a new Lease"))
     run.signal("SIGTERM")
     assert.strictEqual((await run.exit).code, 143)
     assert.strictEqual(run.stdout, "")
@@ -277,7 +277,7 @@ describe("run", () => {
     await one.until(says("pids"))
     const pids = pidsOf(one)
     const two = trial.run("two", quick, ["echo", "starts"])
-    await two.until(logs("Follows one"))
+    await two.until(logs("Following one"))
     one.signal("SIGKILL")
     await eventually("COMMAND and its child are gone", async () => {
       const alive = await Promise.all(pids.map(isAlive))
@@ -331,7 +331,7 @@ describe("run", () => {
       pids[0]
     }/stat 2> /dev/null) in ""|Z) echo alone;; *) echo overlap;; esac`
     const two = trial.run("two", options, ["sh", "-c", look])
-    await two.until(logs("Follows one"))
+    await two.until(logs("Following one"))
     one.signal("SIGSTOP")
     await two.until(says("\n"), 40_000)
     assert.strictEqual(two.stdout, "alone\n")

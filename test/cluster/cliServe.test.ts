@@ -58,7 +58,7 @@ describe("serve", () => {
     assert.isAtMost(answer.remainingSeconds ?? 0, 2.667)
 
     const two = await serve(trial, "two")
-    await two.running.until(logs("Follows one"))
+    await two.running.until(logs("Following one"))
     const other = await two.leader()
     assert.strictEqual(other.status, 503)
     assert.isFalse(other.body.leading)
@@ -141,7 +141,7 @@ describe("step-down", () => {
     const one = trial.run("one", [...quick, "--again"], command)
     await one.until(says("starts"))
     const two = trial.run("two", quick, command)
-    await two.until(logs("Follows one"))
+    await two.until(logs("Following one"))
     const asked = stepDown(trial)
     assert.strictEqual((await asked.exit).code, 0)
     assert.match(asked.stdout, /^one has stepped down \(after .*\)\ntwo holds the Lease now \(after .*\)\n$/)
@@ -172,7 +172,7 @@ describe("step-down", () => {
     await one.until(says("starts"))
     // Long enough to be seen as the holder.
     const two = trial.run("two", quick, ["sh", "-c", "echo starts; sleep 3"])
-    await two.until(logs("Follows one"))
+    await two.until(logs("Following one"))
     const asked = stepDown(trial)
     assert.strictEqual((await one.exit).code, 75)
     assert.include(one.stderr, "was killed")

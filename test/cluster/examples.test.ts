@@ -120,7 +120,7 @@ describe("examples/container", () => {
       await one.running.until(({ stdout }) => stdout.includes("Sends invoices"))
       const two = await start("invoices-b")
       await using _two = two.running
-      await two.running.until(({ stdout }) => stdout.includes("Follows invoices-a"))
+      await two.running.until(({ stdout }) => stdout.includes("Following invoices-a"))
       for (const { probe } of [one, two]) {
         await eventually("answers", async () => (await probe("readinessProbe").catch(() => 0)) !== 0)
         assert.strictEqual(await probe("readinessProbe"), 200)

@@ -112,7 +112,7 @@ describe("watch", () => {
     await tells("first begins its term, having waited for")
     await using second = candidate("second")
     await second.until(({ stdout }) => stdout.includes(`"leader":"first"`))
-    await second.until(({ stderr }) => stderr.includes("Follows first"))
+    await second.until(({ stderr }) => stderr.includes("Following first"))
     first.signal("SIGTERM")
     await tells("second takes it")
     second.signal("SIGKILL")

@@ -91,7 +91,7 @@ describe("effect-worker.ts", { timeout: 60_000 }, () => {
     const one = stage.program("effect-worker", "one", env)
     await one.until(has(/Sends invoice/))
     const two = stage.program("effect-worker", "two", env)
-    await two.until(has("Follows one"))
+    await two.until(has("Following one"))
     await one.until(has(/Sends invoice/, one.stdout.split("Sends invoice").length + 3))
     assert.notInclude(two.stdout, "Sends")
     one.signal("SIGTERM")
@@ -115,24 +115,24 @@ describe("effect-worker.ts", { timeout: 60_000 }, () => {
     const one = stage.program("effect-worker", "one", env)
     await one.until(has(/Sends invoice/))
     const two = stage.program("effect-worker", "two", env)
-    await two.until(has("Follows one"))
+    await two.until(has("Following one"))
     // Not while it writes: SQLite's lock is the process's, and would be stopped with it.
     await one.until(has(/Sends invoice/, one.stdout.split("Sends invoice").length))
     one.signal("SIGSTOP")
     await two.until(has(/Sends invoice/))
     one.signal("SIGCONT")
-    await one.until(has("Follows two"))
+    await one.until(has("Following two"))
     two.signal("SIGTERM")
     await two.exit
     // Campaigns again after the loss.
-    await one.until(({ stdout }) => stdout.lastIndexOf("Sends invoice") > stdout.indexOf("Follows two"))
+    await one.until(({ stdout }) => stdout.lastIndexOf("Sends invoice") > stdout.indexOf("Following two"))
     // As a leader does that has written meanwhile: the database has the last word, whatever `one` believes.
     using database = new DatabaseSync(env.LEDGER, { timeout: 5_000 })
     database.exec("UPDATE ledger SET token = 9000000000000000000")
     assert.strictEqual((await one.exit).code, 1)
     assert.include(one.stdout + one.stderr, "A later leader than that of term")
     assert.strictEqual(await stage.holder(), "")
-    const [before, after] = one.stdout.split("Follows two").map((stdout) => ({ stdout, stderr: "" }))
+    const [before, after] = one.stdout.split("Following two").map((stdout) => ({ stdout, stderr: "" }))
     const numbers = found(number, before!, two, after!).map(Number)
     assert.deepStrictEqual(numbers, numbers.map((_, index) => index + 1))
     assert.strictEqual(database.prepare("SELECT number FROM ledger").get()?.["number"], numbers.length)
@@ -146,7 +146,7 @@ describe("cron.ts", { timeout: 60_000 }, () => {
     const one = stage.program("cron", "one", env)
     await one.until(has("Closes the books"))
     const two = stage.program("cron", "two", env)
-    await two.until(has("Follows one"))
+    await two.until(has("Following one"))
     // Right after it has run a time, so that the next leader finds the same time due, and claimed.
     await one.until(has("Closes the books", one.stdout.split("Closes the books").length))
     one.signal("SIGTERM")
@@ -176,7 +176,7 @@ describe("http-service.ts", { timeout: 60_000 }, () => {
     const one = await start("one")
     await one.running.until(has("refreshes the rates"))
     const two = await start("two")
-    await two.running.until(has("Follows one"))
+    await two.running.until(has("Following one"))
     for (const { get } of [one, two]) {
       assert.strictEqual((await get("/readyz")).code, 200)
       assert.strictEqual((await get("/livez")).code, 200)
@@ -207,7 +207,7 @@ describe("nightly.sh", { timeout: 60_000 }, () => {
     const one = stage.cli("one", ["run", "--", example("nightly.sh")], env)
     await one.until(has("published"))
     const two = stage.cli("two", ["run", "--", example("nightly.sh")], env)
-    await two.until(has("Follows one"))
+    await two.until(has("Following one"))
     assert.strictEqual(two.stdout, "")
     await one.until(has("published", one.stdout.split("published").length))
     one.signal("SIGTERM")
@@ -252,7 +252,7 @@ describe("many-elections.ts", { timeout: 60_000 }, () => {
       await one.until(has(`Serves ${tenant}`))
     }
     const two = stage.program("many-elections", "two", env)
-    await two.until(has("Follows one", 3))
+    await two.until(has("Following one", 3))
     assert.notInclude(two.stdout, "Serves")
     // One tenant moves; the others stay where they are.
     const stepDown = stage.cli("three", ["step-down", "tenant-red"])

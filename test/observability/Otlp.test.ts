@@ -55,7 +55,7 @@ it.live("a collector gets metrics, logs and spans from one layer of Effect's", (
     for (const span of ["acquire", "term", "renew", "release"]) {
       assert.match(text, new RegExp(`Name +: LeaderElection\\.${span}\\n`))
     }
-    for (const line of ["Leads (created)", "Stops leading: its program ends", "Released the Lease"]) {
+    for (const line of ["Became leader (created)", "Stopped leading: its program has ended", "Released the Lease"]) {
       assert.include(text, `Body: Str(${line})`)
     }
     assert.include(text, "identity: Str(web-1)")
