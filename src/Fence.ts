@@ -21,7 +21,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import * as SqlClient from "effect/sql/SqlClient"
-import type { SqlError } from "effect/sql/SqlError"
+import { isSqlError, type SqlError } from "effect/sql/SqlError"
 import { format } from "./internal/duration.ts"
 import * as Dialect from "./internal/fence/dialect.ts"
 import { LeaderElectionError, LeadershipLost } from "./LeaderElectionError.ts"
@@ -286,7 +286,10 @@ export const make = Effect.fnUntraced(
         SqlClient.BeginTransaction,
         (outer) =>
           sql.withTransaction(Effect.provideService(effect, SqlClient.BeginTransaction, outer)).pipe(
-            Effect.provideService(SqlClient.BeginTransaction, dialect.begin ?? outer)
+            Effect.provideService(SqlClient.BeginTransaction, dialect.begin ?? outer),
+            // A server that ends the session of a stopped process leaves nothing to roll back, and `withTransaction` dies
+            // of the attempt: here that is to be expected.
+            Effect.catchDefect((defect) => isSqlError(defect) ? Effect.fail(defect) : Effect.die(defect))
           )
       )
 

@@ -2,7 +2,8 @@
  * Terms that a test hands out, without any election.
  */
 import { Deferred, Duration, Effect } from "effect"
-import { Leadership, LeaderElectionError } from "effect-kubernetes-leader-election"
+import * as LeaderElectionError from "../../../src/LeaderElectionError.ts"
+import { Leadership } from "../../../src/Leadership.ts"
 
 export const lost = (cause: LeaderElectionError.LossReason) =>
   new LeaderElectionError.LeaderElectionError({ reason: new LeaderElectionError.LeadershipLost({ reason: cause }) })

@@ -6,6 +6,8 @@
 //
 // events: "started" (the process is up), "newLeader" (it has seen who leads), "leading" (its own term begins),
 // "stopped" (its own term is over), "released" (after SIGTERM or SIGINT with --release: the Lease is free again).
+// With --write-url its program writes there while it leads, as controllers do that ask whether they lead, and then act.
+//
 // A term lost without a signal ends the process with code 1, as client-go's users are told to do; with --rejoin it
 // campaigns again.
 package main
@@ -16,6 +18,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -50,6 +54,7 @@ func main() {
 	retryPeriod := flag.Duration("retry-period", 2*time.Second, "pause between attempts")
 	release := flag.Bool("release", false, "release the Lease when told to stop (ReleaseOnCancel)")
 	rejoin := flag.Bool("rejoin", false, "campaign again after a lost term")
+	writeURL := flag.String("write-url", "", "while it leads, POST the term's leaseTransitions here again and again")
 	klog.InitFlags(nil)
 	flag.Parse()
 	if *kubeconfig == "" || *namespace == "" || *name == "" || *identity == "" {
@@ -97,7 +102,9 @@ func main() {
 	for {
 		// The program of a term: OnStartedLeading runs in its own goroutine, and client-go does not wait for it.
 		var leading atomic.Bool
-		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		var elector *leaderelection.LeaderElector
+		var err error
+		elector, err = leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock:            lock,
 			LeaseDuration:   *leaseDuration,
 			RenewDeadline:   *renewDeadline,
@@ -105,9 +112,12 @@ func main() {
 			ReleaseOnCancel: *release,
 			Name:            *name,
 			Callbacks: leaderelection.LeaderCallbacks{
-				OnStartedLeading: func(context.Context) {
+				OnStartedLeading: func(ctx context.Context) {
 					leading.Store(true)
 					report("leading", *identity)
+					if *writeURL != "" {
+						write(ctx, *writeURL, lock, elector.IsLeader)
+					}
 				},
 				OnStoppedLeading: func() {
 					// It is called for a candidate that never led, too.
@@ -136,6 +146,26 @@ func main() {
 		if !*rejoin {
 			os.Exit(1)
 		}
+	}
+}
+
+// A program that checks before each write.
+func write(ctx context.Context, url string, lock *resourcelock.LeaseLock, isLeader func() bool) {
+	record, _, err := lock.Get(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	for ctx.Err() == nil && isLeader() {
+		// What it has to do between its check and its write.
+		time.Sleep(15 * time.Millisecond)
+		response, err := http.Post(fmt.Sprintf("%s?token=%d", url, record.LeaderTransitions), "text/plain", nil)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			continue
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
 	}
 }
 
