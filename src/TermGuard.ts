@@ -37,13 +37,13 @@ export class TermGuardError extends Schema.Error<TermGuardError>("effect-kuberne
 }
 
 /** How long after the end of a term the main thread may be late with its own timer: a busy one is not yet a blocked one. */
-const grace = Duration.toNanosUnsafe("60 millis")
+const grace = Duration.toNanosUnsafe("40 millis")
 
 /** So long before others may take the Lease the process is killed, where its program has not ended by then. */
 const margin = Duration.toNanosUnsafe("50 millis")
 
-/** A worker that wakes up later than this was not running, nor was the main thread. */
-const late = Duration.toNanosUnsafe("30 millis")
+/** A worker that wakes up later than this was not running, nor was the main thread, which then has as long again. */
+const late = Duration.toNanosUnsafe("25 millis")
 
 const startTimeout = Duration.seconds(10)
 
@@ -56,7 +56,7 @@ const startTimeout = Duration.seconds(10)
  * on with each renewal. It is the end of the term's validity, and, once the main
  * thread has noticed that the term is over and stops the program, the moment at
  * which others may take the Lease, less 50 milliseconds. A deadline that the
- * main thread has not moved on within 60 milliseconds of it ends the process with
+ * main thread has not moved on within 40 milliseconds of it ends the process with
  * SIGKILL. First the thread writes one line to stderr, for which it waits 10
  * milliseconds at most: an exit code of 137 without that line came from somebody
  * else. The guard never renews: a process that is blocked does not stay leader
@@ -156,7 +156,7 @@ const start = (memory: SharedArrayBuffer): Worker => {
   const worker = new Worker(GuardWorker.source, {
     eval: true,
     name: "term-guard",
-    workerData: { memory, late, grace },
+    workerData: { memory, late },
     env: {},
     execArgv: [],
     // It allocates next to nothing.

@@ -2,8 +2,8 @@
  * The worker thread of `TermGuard`, and what it shares with the main thread.
  *
  * It is a text, so that it is part of every bundle. It sleeps in `Atomics.wait`
- * and has no timer, no port and no module besides `node:fs`: nothing that the
- * main thread does or leaves undone keeps it from its deadline.
+ * and has no timer and no port: nothing that the main thread does or leaves
+ * undone keeps it from its deadline.
  *
  * @internal
  */
@@ -26,12 +26,12 @@ export const lineMillis = 10
 /**
  * The deadline is nanoseconds of `process.hrtime`, which all threads share.
  * `workerData`: the shared memory; how late a wake-up counts as a stop of the
- * whole process, and how long the main thread has after one, in nanoseconds.
+ * whole process, after which the main thread has as long again, in nanoseconds.
  */
 export const source = `
 const { workerData } = require("node:worker_threads")
 const fs = require("node:fs")
-const { grace, late, memory } = workerData
+const { late, memory } = workerData
 const words = new BigInt64Array(memory, 0, 2)
 
 // The stream of this thread goes through the main one, which is blocked. A description of our own can be made
@@ -47,6 +47,10 @@ try {
     own = undefined
   }
 } catch {}
+
+// Otherwise theirs is made non-blocking, but at the very end: what shares it with this process could notice.
+const stderr = fs.fstatSync(2)
+const net = own === undefined && (stderr.isSocket() || stderr.isFIFO()) ? require("node:net") : undefined
 
 const end = () => process.kill(process.pid, "SIGKILL")
 // What is needed at the end has run once.
@@ -66,8 +70,15 @@ const fire = (overdue) => {
       fs.writeSync(own, line)
     } catch {}
     end()
+  } else if (net !== undefined) {
+    try {
+      // For its side effect on the descriptor.
+      new net.Socket({ fd: 2, readable: false, writable: true })
+      fs.writeSync(2, line)
+    } catch {}
+    end()
   } else {
-    // By another thread, which may hang.
+    // A file: by another thread, which may hang with its disk.
     setTimeout(end, ${lineMillis})
     fs.write(2, line, end)
   }
@@ -94,7 +105,7 @@ const guard = () => {
       // This thread could not run either: the process was stopped, or has no CPU. The main thread, if it can, now does
       // what it was kept from.
       excused = deadline
-      Atomics.wait(words, 0, deadline, Number(grace / 1000000n))
+      Atomics.wait(words, 0, deadline, Number(late / 1000000n))
       continue
     }
     return fire()

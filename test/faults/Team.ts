@@ -11,7 +11,7 @@ import { Proxy } from "../cluster/utils/Proxy.ts"
 import type { Witness } from "./witness.ts"
 
 export interface Line {
-  readonly event: "started" | "leading" | "ended" | "refused" | "error"
+  readonly event: "started" | "leading" | "blocking" | "ended" | "refused" | "error"
   readonly mono: number
   readonly token?: string
   readonly validUntil?: number
@@ -38,6 +38,8 @@ export class Member implements AsyncDisposable {
   readonly directory: string
   readonly proxy: Proxy | undefined
   readonly runs: Array<JsonLinesProcess<Line>> = []
+  /** By how much programs outlived their leadership that were killed and could not say so, in milliseconds. */
+  readonly overruns: Array<number> = []
   private readonly env: Record<string, string>
 
   constructor(
@@ -163,7 +165,7 @@ export class Team implements AsyncDisposable {
         event === "ended" && validUntil !== undefined ? [mono - validUntil] : []
       )
     )
-    return Math.max(0, ...late)
+    return Math.max(0, ...late, ...this.members.flatMap(({ overruns }) => overruns))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -96,6 +96,9 @@ const nameTheOther = async (team: Team, round: number): Promise<void> => {
   }
 }
 
+/** What the guard says first. */
+const killed = "its event loop is blocked although the term on"
+
 export const faults: ReadonlyArray<Fault> = [
   {
     name: "kill -9 of the leader",
@@ -123,6 +126,43 @@ export const faults: ReadonlyArray<Fault> = [
       const leader = await team.holder()
       leader?.process.signal("SIGUSR2")
       await pause(1.6 * lease(team))
+    }
+  },
+  {
+    name: "leader's event loop blocked for longer than the lease, with TermGuard",
+    environment: () => ({ GUARD: "yes" }),
+    endsWithin: 100,
+    inject: async (team) => {
+      const leader = await team.holder()
+      const run = leader?.process
+      run?.signal("SIGUSR2")
+      const exit = await Promise.race([run?.exit, pause(1.6 * lease(team))])
+      const blocking = run?.values.findLast(({ event }) => event === "blocking")
+      if (leader === undefined || run === undefined || exit === undefined || blocking?.validUntil === undefined) {
+        // Not killed: how long it went on is in its own lines.
+        return
+      }
+      const monotonicOffset = Number(process.hrtime.bigint()) / 1e6 - performance.now()
+      leader.overruns.push(exit.at - performance.timeOrigin + monotonicOffset - blocking.validUntil)
+      // Its stderr may be read later than its stdout.
+      for (let waited = 0; waited < 1000 && !run.stderr.includes(killed); waited += 20) {
+        await pause(20)
+      }
+      if (exit.signal !== "SIGKILL" || !run.stderr.includes(killed)) {
+        throw new Error(`${run.name} ended with ${exit.signal ?? exit.code}, and not by its guard:\n${run.stderr}`)
+      }
+      leader.start()
+    }
+  },
+  {
+    name: "leader stopped (SIGSTOP) for longer than the lease, with nothing but Fence",
+    environment: () => ({ FENCE: "yes" }),
+    stalls: true,
+    inject: async (team) => {
+      const leader = await team.holder()
+      leader?.process.signal("SIGSTOP")
+      await pause(1.5 * lease(team))
+      leader?.process.signal("SIGCONT")
     }
   },
   { name: "leader's connections stall", endsWithin: 200, inject: cutOff("stall") },

@@ -63,6 +63,7 @@ export const startWitness = async (): Promise<Witness> => {
       accepted boolean NOT NULL
     );
     CREATE INDEX ON writes (name, id);
+    CREATE TABLE leader_fences (name text PRIMARY KEY, token bigint NOT NULL);
   `)
   return {
     directory: server.directory,
