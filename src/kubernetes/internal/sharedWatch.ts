@@ -43,8 +43,8 @@ export const make = (
     // Those that listen for all, under the empty name, come first. Listeners run at once, and some leave and come back:
     // only those that are there now are meant.
     const tell = (name: string, change: LeaseChange) => {
-      for (const  of of["", name]) {
-        for (const queue of Array.from(listeners.get(of) ?? [])) {
+      for (const audience of ["", name]) {
+        for (const queue of Array.from(listeners.get(audience) ?? [])) {
           Queue.offerUnsafe(queue, change)
         }
       }
