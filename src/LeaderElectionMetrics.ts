@@ -72,7 +72,7 @@ export const terms = Metric.counter("leader_election_terms_total", {
 
 /**
  * Counter `leader_election_losses_total`: terms that ended before their program
- * did. Attribute `reason`, a `LossCause`.
+ * did. Attribute `reason`, a `LossReason`.
  *
  * @category metrics
  * @since 0.1.0

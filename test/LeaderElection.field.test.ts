@@ -4,12 +4,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { Deference } from "../src/internal/election/deference.ts"
 import * as LeaderElection from "../src/LeaderElection.ts"
 import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
 import { LeaderElectionError, LeadershipLost } from "../src/LeaderElectionError.ts"
 import { Leadership } from "../src/Leadership.ts"
+import { LeaseExpired } from "../src/LeaseError.ts"
 import { instanceAnnotation } from "../src/LeaseRecord.ts"
-import { LeaseStore } from "../src/LeaseStore.ts"
+import { LeaseStore, NewConnection } from "../src/LeaseStore.ts"
 import { Fault, MemoryCluster, MemoryLeaseStore } from "../src/testing/index.ts"
 import { heldBy, key, oldLease, test } from "./utils/Elections.ts"
 
@@ -73,6 +75,118 @@ describe("slow and dead paths", () => {
       yield* w.until((yield* w.now) + 11_000)
     }
     assert.deepStrictEqual(w.timeline, ["100000 a leads"])
+  })
+})
+
+describe("how much is under way", () => {
+  test("an election whose server answers nothing has at most seven requests open", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    yield* a.lead
+    yield* w.until(104_000)
+    yield* a.faults.set({ get: Fault.hang, create: Fault.hang, patch: Fault.hang })
+    let most = 0
+    for (let at = 105_000; at < 200_000; at += 500) {
+      yield* w.until(at)
+      const open = (yield* a.faults.log).filter(({ ended }) => ended === undefined).length
+      most = Math.max(most, open)
+    }
+    // Three writes, three reads, one watch.
+    assert.isAtMost(most, 7)
+    assert.isAtLeast(most, 4)
+  })
+
+  test("after the end nothing is left open", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const fiber = yield* a.lead
+    yield* w.until(104_000)
+    yield* a.faults.set({ patch: Fault.hang })
+    yield* w.until(108_000)
+    fiber.interruptUnsafe()
+    yield* w.until(120_000)
+    assert.isDefined(fiber.pollUnsafe())
+    assert.deepStrictEqual((yield* a.faults.log).filter(({ ended }) => ended === undefined), [])
+  })
+
+  test("an attempt that begins beside another asks for a new connection", function*(w) {
+    yield* oldLease(w)
+    const base = yield* MemoryLeaseStore.make(w.cluster)
+    const asked: Array<boolean> = []
+    let hangs = false
+    const store = LeaseStore.of({
+      ...base,
+      patch: (key, version, write) =>
+        Effect.flatMap(NewConnection, (isNew) => {
+          asked.push(isNew)
+          return hangs ? Effect.never : base.patch(key, version, write)
+        })
+    })
+    const a = yield* w.candidate("a", { store })
+    yield* a.lead
+    yield* w.until(104_000)
+    hangs = true
+    yield* w.until(109_500)
+    assert.deepStrictEqual(asked, [false, false, true, true])
+  })
+})
+
+describe("deference", () => {
+  const deferring = (delays: ReadonlyArray<number>) => {
+    let drawn = 0
+    const deference = Effect.sync(() => {
+      drawn++
+      return Duration.millis(delays[drawn - 1] ?? 0)
+    })
+    return { drawn: () => drawn, provide: Effect.provideService(Deference, deference) }
+  }
+
+  test("postpones a take, is drawn once, and not again for an edit", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const { drawn, provide } = deferring([1500])
+    yield* provide(a.lead)
+    for (let at = 100_200; at < 101_500; at += 200) {
+      yield* w.until(at)
+      yield* w.cluster.editLease(key, { metadata: { labels: { at: String(at) } } })
+    }
+    yield* w.until(101_499)
+    assert.deepStrictEqual(w.timeline, [])
+    yield* w.until(101_500)
+    assert.deepStrictEqual(w.timeline, ["101500 a leads"])
+    assert.strictEqual(drawn(), 1)
+  })
+
+  test("is at most retryPeriod, also before a create, and never before a resume", function*(w) {
+    const a = yield* w.candidate("a", { settings: { newLease: "lead" } })
+    const { provide } = deferring([3_600_000, 3_600_000])
+    yield* provide(a.lead)
+    yield* w.until(1999)
+    assert.deepStrictEqual(yield* a.requests("create"), [])
+    yield* w.until(2000)
+    assert.deepStrictEqual(w.timeline, ["2000 a leads"])
+    yield* a.crash
+    const restarted = yield* w.candidate("a2", { identity: "a", settings: { newLease: "lead" } })
+    yield* deferring([3_600_000]).provide(restarted.lead)
+    yield* w.until(3000)
+    assert.deepStrictEqual(led(w.timeline).slice(1), ["2000 a2 leads"])
+  })
+})
+
+describe("a failed read", () => {
+  test("B7 is due again: a watch that began anew, a Lease that was deleted, and a read that fails", function*(w) {
+    yield* w.cluster.createLease(key, heldBy("dead", 600))
+    const b = yield* w.candidate("b", { settings: { newLease: "lead" } })
+    yield* b.lead
+    yield* w.until(1000)
+    // The watch breaks, cannot go on from where it was, and meanwhile the Lease is gone.
+    yield* b.faults.next("watch", Fault.fail(new LeaseExpired({ message: "too old" })))
+    yield* b.faults.next("get", Fault.serverError())
+    yield* b.faults.set({ watch: Fault.delayRequest("100 millis") })
+    yield* b.faults.cutWatches
+    yield* w.cluster.deleteLease(key)
+    yield* w.until(10_000)
+    assert.match(led(w.timeline).join(), /^[3-6]\d\d\d b leads$/)
   })
 })
 

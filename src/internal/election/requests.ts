@@ -2,9 +2,9 @@
  * Sending requests: each in a fiber of its own, so that no answer holds up
  * anything, with the time at which it began and the state that it began from.
  *
- * At most three reads and three writes of one election count at a time, and as
- * many of each may wait for an answer that nothing depends on any more; with the
- * watch that makes thirteen.
+ * At most three reads and three writes of one election are open at a time, and
+ * one watch; as many again may wait for an answer that nothing depends on any
+ * more, because a newer version has killed them.
  *
  * @internal
  */
