@@ -136,7 +136,8 @@ describe("deference", () => {
     let drawn = 0
     const deference = Effect.sync(() => {
       drawn++
-      return Duration.millis(delays[drawn - 1] ?? 0)
+      const delay = BigInt(delays[drawn - 1] ?? 0) * 1_000_000n
+      return () => delay
     })
     return { drawn: () => drawn, provide: Effect.provideService(Deference, deference) }
   }

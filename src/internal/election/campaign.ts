@@ -209,7 +209,9 @@ const freeFrom = Effect.fnUntraced(function*(
     return 0n
   }
   const { observation } = election.state
-  const sign = decision._tag === "Create" ? "absent" : `${decision.lease.uid} ${observation.signOfLifeAt}`
+  const sign = decision._tag === "Create"
+    ? `absent ${observation.revision}`
+    : `${decision.lease.uid} ${observation.signOfLifeAt}`
   if (election.free?.sign !== sign) {
     election.free = { sign, since: now, deference: yield* yield* Deference }
   }

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Attempts from "../../../src/internal/protocol/attempts.ts"
+import type * as Attempts from "../../../src/internal/protocol/attempts.ts"
 import { initial, type Observation } from "../../../src/internal/protocol/observation.ts"
 import * as Renewal from "../../../src/internal/protocol/renewal.ts"
 import type { Moment } from "../../../src/internal/protocol/timing.ts"
