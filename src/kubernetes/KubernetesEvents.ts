@@ -24,7 +24,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
-import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as MicroTime from "../internal/protocol/microTime.ts"
 import { LeaderElection } from "../LeaderElection.ts"
@@ -49,6 +49,12 @@ const takeoverText: Record<TakeoverCause, string> = {
   released: "the Lease was free",
   expired: "the leader before had stopped renewing",
   resumed: "an earlier process of this Pod, or an earlier write of this process, held it"
+}
+
+/** Whether what was refused now may be accepted later. */
+const isPassing = (error: KubernetesError.KubernetesError): boolean => {
+  const refused = KubernetesError.refusedWith(error)
+  return refused === undefined || refused === 401 || refused === 429
 }
 
 /**
@@ -150,29 +156,28 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
         }
       })
 
-    /** With some patience: the Event of a loss is often due while the API server cannot be reached. */
-    const send = Effect.fnUntraced(function*(happening: Happening) {
-      for (let pause = 1; pause <= 32; pause *= 2) {
-        const result = yield* Effect.result(create(happening))
-        const refused = Result.isFailure(result) ? KubernetesError.refusedWith(result.failure) : undefined
-        // 409: an earlier attempt, of unknown outcome, was applied.
-        if (Result.isSuccess(result) || refused === 409) {
-          warned = false
-          return
-        }
-        const hint = refused === 403
+    const report = (error: KubernetesError.KubernetesError) =>
+      Effect.suspend(() => {
+        const log = warned ? Effect.logDebug : Effect.logWarning
+        warned = true
+        const hint = KubernetesError.refusedWith(error) === 403
           ? `\n${missingRule(namespace, { apiGroup: "events.k8s.io", resource: "events", verb: "create" })}`
           : ""
-        yield* (warned ? Effect.logDebug : Effect.logWarning)(
-          `An Event on the Lease could not be created: ${result.failure.message}${hint}`
-        )
-        warned = true
-        if (refused !== undefined && refused !== 401 && refused !== 429) {
-          return
-        }
-        yield* Effect.sleep(`${pause} seconds`)
-      }
-    })
+        return log(`An Event on the Lease could not be created: ${error.message}${hint}`)
+      })
+
+    /** With some patience: the Event of a loss is often due while the API server cannot be reached. */
+    const send = (happening: Happening) =>
+      create(happening).pipe(
+        // An earlier attempt, of unknown outcome, was applied.
+        Effect.catchIf((error) => KubernetesError.refusedWith(error) === 409, () => Effect.void),
+        Effect.tapError(report),
+        Effect.retry({ schedule: Schedule.exponential("1 second"), times: 5, while: isPassing }),
+        Effect.andThen(Effect.sync(() => {
+          warned = false
+        })),
+        Effect.ignore
+      )
 
     // One fiber notes what happens and when, another tells the API server: what hangs there delays no note.
     const sending = yield* Effect.forkDetach(

@@ -10,19 +10,10 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import { fromStatus } from "../kubernetes/internal/leaseError.ts"
+import { KubernetesStatusError } from "../kubernetes/KubernetesError.ts"
 import * as LeaderElectionConfig from "../LeaderElectionConfig.ts"
-import {
-  LeaseConflict,
-  LeaseError,
-  type LeaseErrorReason,
-  LeaseExpired,
-  LeaseForbidden,
-  LeaseInvalid,
-  LeaseNotFound,
-  LeaseUnauthorized,
-  LeaseUnavailable,
-  type LeaseVerb
-} from "../LeaseError.ts"
+import { LeaseError, type LeaseVerb } from "../LeaseError.ts"
 import { type LeaseKey, toCreateBody, toPatchBody } from "../LeaseRecord.ts"
 import { type LeaseChange, type LeaseResponse, LeaseStore } from "../LeaseStore.ts"
 import type { ApiError } from "./internal/apiError.ts"
@@ -128,32 +119,22 @@ export const layerMemory = (
 
 // --- internal ---------------------------------------------------------------------------------------------------
 
-const toLeaseError = (verb: LeaseVerb, key: LeaseKey, error: ApiError): LeaseError =>
-  new LeaseError({ verb, namespace: key.namespace, name: key.name, reason: toReason(error) })
-
-const toReason = ({ code, message }: ApiError): LeaseErrorReason => {
-  switch (code) {
-    case 400:
-    case 422: {
-      return new LeaseInvalid({ message })
-    }
-    case 401: {
-      return new LeaseUnauthorized({ message })
-    }
-    case 403: {
-      return new LeaseForbidden({ message, anonymous: false, ownerReferences: false })
-    }
-    case 404: {
-      return new LeaseNotFound({ message })
-    }
-    case 409: {
-      return new LeaseConflict({ message })
-    }
-    case 410: {
-      return new LeaseExpired({ message })
-    }
-    default: {
-      return new LeaseUnavailable({ message, outcomeUnknown: false, code })
-    }
-  }
-}
+// What the emulator refuses means what the same refusal of the API server means.
+const toLeaseError = (verb: LeaseVerb, key: LeaseKey, { code, details, message, reason }: ApiError): LeaseError =>
+  new LeaseError({
+    verb,
+    namespace: key.namespace,
+    name: key.name,
+    reason: fromStatus(
+      key,
+      verb,
+      new KubernetesStatusError({
+        status: code,
+        message,
+        ...(reason !== undefined && { reason }),
+        ...(details !== undefined && { details }),
+        fromApiServer: true,
+        outcomeUnknown: false
+      })
+    )
+  })

@@ -86,11 +86,16 @@ const reserve = 16
 const handshakes = 16
 
 /**
- * A handshake that takes longer is not counted any more, for what it waits for
- * is not this machine: the next one begins, and its request takes an idle
- * connection as well, even one that it had reason to avoid.
+ * A handshake that takes longer, while no other is completed, is not counted any
+ * more, for what it waits for is not this machine: the next one begins, and its
+ * request takes an idle connection as well, even one that it had reason to
+ * avoid.
  */
 const slowAfter = 500
+
+/** After a stall of the process timers come first: what has arrived meanwhile is to be handled before they count. */
+const afterEvents = (millis: number, callback: () => void): NodeJS.Timeout =>
+  setTimeout(() => setImmediate(callback), millis)
 
 interface Waiter {
   readonly stream: boolean
@@ -105,6 +110,8 @@ interface Attempt {
   dialing: Dialing | undefined
   waiter: Waiter | undefined
   young: boolean
+  /** Its waiter came when it had begun: it gets another one where this turns out to be slow. */
+  adopted: boolean
   slowTimer: NodeJS.Timeout | undefined
   limitTimer: NodeJS.Timeout | undefined
 }
@@ -117,6 +124,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   let young = 0
   let count = 0
   let distrusted = -1
+  let completedAt = -Infinity
   let retired = false
 
   const isUsable = ({ socket }: Connection) => !socket.destroyed && socket.writable
@@ -185,31 +193,42 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   }
 
   const begin = (waiter: Waiter) => {
-    const orphan = [...attempts].find((attempt) => attempt.waiter === undefined && attempt.young)
+    const orphan = [...attempts].find((attempt) => attempt.waiter === undefined && (attempt.young || isProgressing()))
     if (orphan !== undefined) {
       orphan.waiter = waiter
+      orphan.adopted = true
       waiter.attempt = orphan
+      if (!orphan.young) {
+        orphan.young = true
+        young++
+        watchSlow(orphan)
+      }
       return
     }
     const attempt: Attempt = {
       dialing: undefined,
       waiter,
       young: true,
+      adopted: false,
       slowTimer: undefined,
       limitTimer: undefined
     }
     waiter.attempt = attempt
     attempts.add(attempt)
     young++
-    attempt.slowTimer = setTimeout(() => onSlow(attempt), slowAfter)
-    attempt.limitTimer = setTimeout(() => {
+    watchSlow(attempt)
+    attempt.limitTimer = afterEvents(limitMillis, () => {
+      if (!attempts.has(attempt)) {
+        return
+      }
       const state = attempt.dialing?.state() ?? { step: "waiting", address: undefined }
       attempt.dialing?.abort()
       onFailed(attempt, { ...state, cause: undefined })
-    }, limitMillis)
+    })
     attempt.dialing = dialer.dial(
       ({ address, socket }) => {
         forget(attempt)
+        completedAt = performance.now()
         const connection: Connection = { socket, address, uses: 0, aliveAt: ++count, idleMillis: idleLimit }
         all.add(connection)
         socket.once("close", () => {
@@ -253,12 +272,31 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
     pump()
   }
 
+  const isProgressing = () => performance.now() - completedAt < slowAfter
+
+  const watchSlow = (attempt: Attempt) => {
+    attempt.slowTimer = afterEvents(slowAfter, () => {
+      if (!attempts.has(attempt) || !attempt.young) {
+        return
+      }
+      if (isProgressing()) {
+        watchSlow(attempt)
+      } else {
+        onSlow(attempt)
+      }
+    })
+  }
+
   const onSlow = (attempt: Attempt) => {
     attempt.young = false
     young--
     const { waiter } = attempt
     if (waiter !== undefined) {
       waiter.after = -1
+      if (attempt.adopted) {
+        waiter.attempt = undefined
+        attempt.waiter = undefined
+      }
       const other = takeIdle(-1, waiter.stream)
       if (other !== undefined) {
         serve(waiter, other)
