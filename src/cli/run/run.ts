@@ -261,7 +261,7 @@ export const command = Command.make(
       "Kill COMMAND so long after the first SIGTERM or SIGINT (default: it has all the time it takes)"
     ),
     metricsPort: Options.port("metrics-port").pipe(
-      Flag.withDescription("Listen there for Prometheus (/metrics) and for probes (/healthz, /readyz)"),
+      Flag.withDescription("Listen there for Prometheus (/metrics) and for probes (/livez, /readyz)"),
       Flag.optional,
       Flag.map(Option.getOrUndefined)
     ),

@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServer from "effect/http/HttpServer"
 import type * as HttpServerError from "effect/http/HttpServerError"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
@@ -18,6 +19,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { createServer } from "node:http"
+import { isIP } from "node:net"
 import { LeaderElection, whileLeadingForever } from "../../LeaderElection.ts"
 import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import * as LeaderHealth from "../../LeaderHealth.ts"
@@ -29,17 +31,19 @@ import { json } from "../shared/printable.ts"
 /** What `/leader` and `/changes` tell. */
 interface Answer {
   readonly leading: boolean
-  readonly status: "idle" | "following" | "holding" | "leading" | "ending"
+  readonly status: "idle" | "following" | "pending" | "leading" | "ending"
   /** Who holds the Lease; null where nobody does, or nothing is known yet. */
   readonly leader: string | null
   readonly identity: string
   readonly namespace: string
   readonly name: string
-  /** While leading: decimal, since it does not fit into a JSON number. */
-  readonly fencingToken?: string
-  readonly transitions?: number
-  /** While leading: how long this is certain, from before the question. */
-  readonly remainingSeconds?: number
+  /** While leading, else null: decimal, since it does not fit into a JSON number. */
+  readonly fencingToken: string | null
+  readonly transitions: number | null
+  /** While leading, else null: how long this is certain, from before the question. */
+  readonly remainingSeconds: number | null
+  /** The same as a time: seconds of this machine's CLOCK_MONOTONIC, which all of its processes share. */
+  readonly validUntilMonotonic: number | null
 }
 
 /** Whether there is nothing new in it but the time that has passed. */
@@ -49,13 +53,14 @@ const isSame = (one: Answer, other: Answer): boolean =>
 const statusNames = {
   Idle: "idle",
   Following: "following",
-  Pending: "holding",
+  Pending: "pending",
   Leading: "leading",
   Ending: "ending"
 } as const
 
 const probes = Layer.mergeAll(
-  LeaderHealth.layerRoutes({ livenessPath: "/healthz" }),
+  LeaderHealth.layerRoutes(),
+  LeaderHealth.layerRoutes({ livenessPath: "/healthz", readinessPath: false }),
   PrometheusMetrics.layerHttp()
 )
 
@@ -70,12 +75,29 @@ const cannotListen = (
     exitCode: exitCodes.failure
   })
 
+/**
+ * A page in a browser can send a request to any address that the browser
+ * reaches: it comes with an Origin, or, where a name of its own was made to point
+ * here, with that name as Host.
+ */
+const isFromPage = ({ host, origin }: Readonly<Record<string, string | undefined>>): boolean => {
+  const name = (host ?? "").replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1")
+  return origin !== undefined || !(name === "localhost" || isIP(name) !== 0)
+}
+
 // Proxies close what is silent for a minute; EventSource opens it again, but misses nothing only if it has not to.
 const heartbeat = Duration.seconds(15)
 
 /** For what has nothing to tell but its metrics and its health: `run`. */
 export const layerMetrics = (port: number): Layer.Layer<never, CommandFailure, LeaderElection> =>
-  HttpRouter.serve(probes, { disableLogger: true, disableListenLog: true }).pipe(
+  Layer.mergeAll(
+    HttpRouter.serve(probes, { disableLogger: true, disableListenLog: true }),
+    Layer.effectDiscard(HttpServer.HttpServer.use(({ address }) =>
+      address._tag === "UnixPathAddress"
+        ? Effect.void
+        : Effect.logInfo(`Listens on port ${address.port} for probes and metrics`)
+    ))
+  ).pipe(
     Layer.provide(NodeHttpServer.layer(createServer, { port, gracefulShutdownTimeout: "1 second" })),
     Layer.catchTag("ServeError", (error) => Layer.effectDiscard(Effect.fail(cannotListen({ port }, error))))
   )
@@ -90,19 +112,28 @@ export const serve = Effect.fnUntraced(
 
     const answer = Effect.gen(function*() {
       const status = yield* election.status
-      const leadership = yield* SubscriptionRef.get(current)
       const about = { leader: Option.getOrNull(status.leader), identity, namespace, name }
+      const leadership = SubscriptionRef.getUnsafe(current)
+      // Before the rest is asked for: this must not end later than the validity does.
+      const before = yield* Clock.monotonicTimeNanos
       const remaining = leadership === undefined ? Duration.zero : yield* leadership.remaining
-      if (leadership === undefined || !Duration.isPositive(remaining)) {
-        // The term has begun, and our part of it begins in this moment.
+      // The part of the program may have ended meanwhile; what is given out after that, its end does not wait for.
+      if (
+        leadership === undefined || !Duration.isPositive(remaining) || SubscriptionRef.getUnsafe(current) !== leadership
+      ) {
         const answer: Answer = {
           leading: false,
-          status: status._tag === "Leading" ? "holding" : statusNames[status._tag],
-          ...about
+          // The term may have begun, and our part of it begins in this moment.
+          status: status._tag === "Leading" ? "pending" : statusNames[status._tag],
+          ...about,
+          fencingToken: null,
+          transitions: null,
+          remainingSeconds: null,
+          validUntilMonotonic: null
         }
         return answer
       }
-      const until = (yield* Clock.monotonicTimeNanos) + Duration.toNanosUnsafe(remaining)
+      const until = before + Duration.toNanosUnsafe(remaining)
       told = until > told ? until : told
       const answer: Answer = {
         leading: true,
@@ -111,14 +142,19 @@ export const serve = Effect.fnUntraced(
         fencingToken: String(leadership.fencingToken),
         transitions: leadership.transitions,
         // Rounded down: never longer than it is.
-        remainingSeconds: Math.floor(Duration.toMillis(remaining)) / 1000
+        remainingSeconds: Math.floor(Duration.toMillis(remaining)) / 1000,
+        validUntilMonotonic: Number(until / 1_000_000n) / 1000
       }
       return answer
     })
 
-    // --- The term: as long as somebody may rely on what was told, nobody else may lead. ---
+    // --- The term: as long as somebody may rely on what was given out, nobody else may lead. ---
+
+    /** Done when the program beside says that it has stopped; a new one for each term. */
+    let stopped = Deferred.makeUnsafe<void>()
 
     const term = Effect.gen(function*() {
+      stopped = Deferred.makeUnsafe()
       yield* Effect.acquireRelease(
         Effect.flatMap(Leadership, (leadership) => SubscriptionRef.set(current, leadership)),
         () =>
@@ -126,12 +162,21 @@ export const serve = Effect.fnUntraced(
             yield* SubscriptionRef.set(current, undefined)
             const left = told - (yield* Clock.monotonicTimeNanos)
             if (left > 0n) {
-              yield* Effect.sleep(Duration.nanos(left))
+              yield* Effect.raceFirst(Effect.sleep(Duration.nanos(left)), Deferred.await(stopped))
             }
           })
       )
-      return yield* Effect.never
+      return yield* Deferred.await(stopped)
     }).pipe(Effect.scoped)
+
+    const campaigns = Effect.gen(function*() {
+      while (true) {
+        yield* whileLeadingForever(term)
+        yield* Effect.logInfo("The program beside has stopped: the Lease is released")
+        // The others take it within milliseconds; where there are none, the program can lead again.
+        yield* Effect.sleep(election.settings.retryPeriod)
+      }
+    })
 
     // --- Routes ---
 
@@ -146,11 +191,31 @@ export const serve = Effect.fnUntraced(
       })
     })
 
+    const release = Effect.gen(function*() {
+      const { headers } = yield* HttpServerRequest.HttpServerRequest
+      if (isFromPage(headers)) {
+        return HttpServerResponse.text("requests of web pages are refused: Origin, or a Host that is a name\n", {
+          status: 403
+        })
+      }
+      told = 0n
+      yield* SubscriptionRef.set(current, undefined)
+      yield* Deferred.succeed(stopped, undefined)
+      return yield* leader.pipe(Effect.map(HttpServerResponse.setStatus(200)))
+    })
+
+    // Twice as often as validity is renewed, so that there always is an event before the deadline of the last one.
+    const period = Duration.max(Duration.divideUnsafe(election.settings.renewInterval, 2), Duration.millis(100))
+
     const changes = Effect.sync(() =>
       HttpServerResponse.stream(
-        Stream.merge(Stream.map(election.changes, () => undefined), SubscriptionRef.changes(current)).pipe(
-          Stream.mapEffect(() => answer),
-          Stream.changesWith(isSame),
+        Stream.merge(
+          Stream.merge(election.changes, SubscriptionRef.changes(current)).pipe(
+            Stream.mapEffect(() => answer),
+            Stream.changesWith(isSame)
+          ),
+          Stream.mapEffect(Stream.drop(Stream.tick(period), 1), () => answer)
+        ).pipe(
           Stream.map((body) => `event: change\ndata: ${json(body)}\n\n`),
           Stream.merge(Stream.map(Stream.tick(heartbeat), () => ": still here\n\n")),
           Stream.interruptWhen(Deferred.await(closing)),
@@ -166,6 +231,7 @@ export const serve = Effect.fnUntraced(
     const routes = Layer.mergeAll(
       HttpRouter.add("GET", "/leader", leader),
       HttpRouter.add("GET", "/changes", changes),
+      HttpRouter.add("POST", "/release", release),
       probes
     )
 
@@ -180,7 +246,7 @@ export const serve = Effect.fnUntraced(
       yield* Effect.logInfo(
         `Listens on ${address._tag === "UnixPathAddress" ? address.path : `port ${address.port} of ${options.host}`}`
       )
-      return yield* Effect.ensuring(whileLeadingForever(term), Deferred.succeed(closing, undefined))
+      return yield* Effect.ensuring(campaigns, Deferred.succeed(closing, undefined))
     })
 
     return yield* program.pipe(
