@@ -16,6 +16,9 @@ export * as FenceHttp from "./FenceHttp.ts"
 /** Connection and credentials of the Kubernetes API. */
 export * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
 
+/** Durations as people write them. */
+export * as DurationText from "./DurationText.ts"
+
 /** What a request to the Kubernetes API can fail with. */
 export * as KubernetesError from "./kubernetes/KubernetesError.ts"
 

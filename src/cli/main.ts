@@ -21,7 +21,7 @@ import * as Runtime from "effect/Runtime"
 import packageJson from "../../package.json" with { type: "json" }
 import { command as demo } from "./demo/demo.ts"
 import { command as doctor } from "./doctor/doctor.ts"
-import { command as manifest } from "./manifest.ts"
+import { command as manifest } from "./manifest/manifest.ts"
 import { command as candidate } from "./run/candidate.ts"
 import { command as run } from "./run/run.ts"
 import { remedy } from "./run/separator.ts"

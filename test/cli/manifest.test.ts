@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Console, Duration, Effect } from "effect"
 import { Command } from "effect/cli"
 import { parseAllDocuments } from "yaml"
-import { command, gracePeriod } from "../../src/cli/manifest.ts"
+import { gracePeriod } from "../../src/cli/manifest/documents.ts"
+import { command } from "../../src/cli/manifest/manifest.ts"
 
 /** What the command prints for these arguments, or what it fails with. */
 const run = (...args: ReadonlyArray<string>) =>
@@ -30,13 +31,20 @@ describe("manifest", () => {
   it.effect("prints everything that a service needs, each part fitting the others", () =>
     Effect.gen(function*() {
       const { documents } = yield* run(...invoices, "--namespace", "billing", "--service-account", "accountant")
-      const [account, role, binding, deployment] = documents
-      assert.deepStrictEqual(documents.map(({ kind }) => kind), ["ServiceAccount", "Role", "RoleBinding", "Deployment"])
+      const [account, role, binding, budget, deployment] = documents
+      assert.deepStrictEqual(documents.map(({ kind }) => kind), [
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "PodDisruptionBudget",
+        "Deployment"
+      ])
       assert.isTrue(documents.every(({ metadata }) => metadata.namespace === "billing"))
       assert.strictEqual(account.metadata.name, "accountant")
       assert.deepStrictEqual(binding.subjects, [{ kind: "ServiceAccount", name: "accountant", namespace: "billing" }])
       assert.strictEqual(binding.roleRef.name, role.metadata.name)
       assert.strictEqual(deployment.spec.template.spec.serviceAccountName, "accountant")
+      assert.deepStrictEqual(budget.spec.selector, deployment.spec.selector)
       assert.deepStrictEqual(deployment.spec.selector.matchLabels, deployment.spec.template.metadata.labels)
     }))
 
@@ -56,7 +64,7 @@ describe("manifest", () => {
   it.effect("sets the variables that the options stand for, and the Pod's", () =>
     Effect.gen(function*() {
       const names = (documents: ReadonlyArray<any>) =>
-        documents[3].spec.template.spec.containers[0].env.map(({ name, value, valueFrom }: any) =>
+        documents[4].spec.template.spec.containers[0].env.map(({ name, value, valueFrom }: any) =>
           `${name}=${value ?? valueFrom.fieldRef.fieldPath}`
         )
       const pod = ["POD_NAME=metadata.name", "POD_UID=metadata.uid", "POD_NAMESPACE=metadata.namespace"]
@@ -72,6 +80,76 @@ describe("manifest", () => {
       )
     }))
 
+  it.effect("lets Pods pass PodSecurity restricted and a quota, each container of them", () =>
+    Effect.gen(function*() {
+      for (const options of [[], ["--sidecar", "le:1", "--probe-port", "8080"], ["--many", "--events"]]) {
+        const { documents } = yield* run(...invoices, ...options)
+        const { containers, initContainers = [], securityContext } = documents.at(-1).spec.template.spec
+        assert.deepStrictEqual(securityContext.seccompProfile, { type: "RuntimeDefault" })
+        assert.isTrue(securityContext.runAsNonRoot)
+        for (const container of [...containers, ...initContainers]) {
+          assert.isFalse(container.securityContext.allowPrivilegeEscalation)
+          assert.deepStrictEqual(container.securityContext.capabilities, { drop: ["ALL"] })
+          assert.containsAllKeys(container.resources.requests, ["cpu", "memory"])
+          assert.containsAllKeys(container.resources.limits, ["memory"])
+        }
+      }
+    }))
+
+  it.effect("asks the probes that there are", () =>
+    Effect.gen(function*() {
+      const plain = (yield* run(...invoices)).documents.at(-1).spec.template.spec
+      assert.notProperty(plain.containers[0], "livenessProbe")
+      const probed = (yield* run(...invoices, "--probe-port", "8080")).documents.at(-1).spec.template.spec
+      assert.deepStrictEqual(probed.containers[0].livenessProbe.httpGet, { path: "/livez", port: 8080 })
+      assert.deepStrictEqual(probed.containers[0].readinessProbe.httpGet, { path: "/readyz", port: 8080 })
+    }))
+
+  it.effect("puts serve beside the program, and the election's variables there", () =>
+    Effect.gen(function*() {
+      const { documents } = yield* run(...invoices, "--sidecar", "le:1", "--statsd", "[fd00::1]:9125")
+      const { containers, initContainers, terminationGracePeriodSeconds } = documents.at(-1).spec.template.spec
+      const [sidecar] = initContainers
+      assert.strictEqual(sidecar.image, "le:1")
+      assert.strictEqual(sidecar.restartPolicy, "Always")
+      assert.deepStrictEqual(sidecar.args, ["serve", "--metrics-port", "9090", "--statsd", "[fd00::1]:9125"])
+      assert.strictEqual(sidecar.livenessProbe.httpGet.port, sidecar.ports[0].name)
+      assert.strictEqual(sidecar.ports[0].containerPort, 9090)
+      assert.deepStrictEqual(sidecar.env.map(({ name }: any) => name), [
+        "LEADER_ELECTION_NAME",
+        "POD_NAME",
+        "POD_UID",
+        "POD_NAMESPACE"
+      ])
+      assert.deepStrictEqual(containers[0].env, [{ name: "LEADER_ELECTION_URL", value: "http://127.0.0.1:4040" }])
+      // The validity that it has given out, 10 s, is waited for.
+      assert.strictEqual(terminationGracePeriodSeconds, 40)
+    }))
+
+  it.effect("sets the StatsD server, grants Events, and Leases of any name", () =>
+    Effect.gen(function*() {
+      const { documents } = yield* run(...invoices, "--statsd", "statsd", "--events", "--many")
+      const [, role, , schema] = documents
+      assert.deepStrictEqual(
+        role.rules.map(({ resourceNames, resources, verbs }: any) => [
+          resources,
+          verbs,
+          resourceNames
+        ]),
+        [
+          [["leases"], ["create", "get", "patch", "watch"], undefined],
+          [["events"], ["create"], undefined]
+        ]
+      )
+      assert.strictEqual(schema.kind, "FlowSchema")
+      assert.deepStrictEqual(documents.at(-1).spec.template.spec.containers[0].env.map(({ name }: any) => name), [
+        "POD_NAME",
+        "POD_UID",
+        "POD_NAMESPACE",
+        "STATSD_HOST"
+      ])
+    }))
+
   it("leaves time for the program's end, and for the release after it", () => {
     // Release: two pauses of 2 s and a last attempt of 2 s.
     assert.strictEqual(gracePeriod(Duration.seconds(20), Duration.seconds(15)), 30)
@@ -82,9 +160,9 @@ describe("manifest", () => {
   it.effect("quotes what YAML would read as something else", () =>
     Effect.gen(function*() {
       const { documents } = yield* run("--name", "123", "--image", "a: b # c", "--namespace", "1e3")
-      assert.strictEqual(documents[3].metadata.name, "123")
-      assert.strictEqual(documents[3].metadata.namespace, "1e3")
-      assert.strictEqual(documents[3].spec.template.spec.containers[0].image, "a: b # c")
+      assert.strictEqual(documents[4].metadata.name, "123")
+      assert.strictEqual(documents[4].metadata.namespace, "1e3")
+      assert.strictEqual(documents[4].spec.template.spec.containers[0].image, "a: b # c")
     }))
 
   const refused: ReadonlyArray<readonly [args: ReadonlyArray<string>, message: RegExp]> = [
@@ -92,6 +170,8 @@ describe("manifest", () => {
     [["--name", "a.b", "--image", "x"], /--name is "a\.b"/],
     [["--name", "a", "--image", "x", "--service-account", "A"], /--service-account is "A"/],
     [["--name", "a", "--image", "x", "--namespace", "a.b"], /namespace .* is "a\.b"/],
+    [["--name", "a", "--image", "x", "--sidecar", "y", "--events"], /--events and --sidecar do not go together/],
+    [["--name", "a", "--image", "x", "--sidecar", "y", "--many"], /--many and --sidecar do not go together/],
     [
       ["--name", "a", "--image", "x", "--lease-duration", "1500ms"],
       /leaseDuration .* is 1\.5s: a Lease holds whole seconds/

@@ -112,7 +112,8 @@ const collections: Record<string, { readonly path: string; readonly clusterWide?
   "rbac.authorization.k8s.io/v1/RoleBinding": { path: "rolebindings" },
   "rbac.authorization.k8s.io/v1/ClusterRole": { path: "clusterroles", clusterWide: true },
   "rbac.authorization.k8s.io/v1/ClusterRoleBinding": { path: "clusterrolebindings", clusterWide: true },
-  "coordination.k8s.io/v1/Lease": { path: "leases" }
+  "coordination.k8s.io/v1/Lease": { path: "leases" },
+  "flowcontrol.apiserver.k8s.io/v1/FlowSchema": { path: "flowschemas", clusterWide: true }
 }
 
 const objectPath = (object: any, namespace: string | undefined): { collection: string; item: string } => {
