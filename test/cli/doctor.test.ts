@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Console, Effect, Layer, Logger, Redacted } from "effect"
 import { KubernetesClient, LeaderElectionConfig, LeaseRecord } from "effect-kubernetes-leader-election"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
+import { createServer, request, type Server } from "node:http"
 import { clockOffset, suspicious } from "../../src/cli/doctor/checks.ts"
 import { doctor } from "../../src/cli/doctor/doctor.ts"
 
@@ -10,17 +11,19 @@ import { doctor } from "../../src/cli/doctor/doctor.ts"
 const run = (
   input: LeaderElectionConfig.Input = {},
   setUp: (server: LeaseApiServer.LeaseApiServer["Service"]) => Effect.Effect<unknown, unknown> = () => Effect.void,
-  token?: string
+  token?: string,
+  through?: Buffering
 ) =>
   Effect.gen(function*() {
     const server = yield* LeaseApiServer.make()
     yield* Effect.orDie(setUp(server))
+    const url = through === undefined ? server.url : yield* bufferingProxy(server.url, through)
     // As if it were that of the Pod's own service account.
     const client = Layer.effect(
       KubernetesClient.KubernetesClient,
       KubernetesClient.KubernetesClient.useSync((client) => ({ ...client, origin: "pod" as const }))
     ).pipe(Layer.provide(KubernetesClient.layerServer({
-      server: server.url,
+      server: url,
       namespace: "default",
       token: Redacted.make(token ?? server.token)
     })))
@@ -42,6 +45,46 @@ const run = (
     }
   }).pipe(Effect.provide(Layer.merge(NodeServices.layer, Logger.layer([]))))
 
+type Buffering = "body" | "everything"
+
+/** Passes an answer on when it is complete, as nginx does: of a watch comes the head at most. */
+const bufferingProxy = (server: string, buffering: Buffering) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.callback<Server>((resume) => {
+        const proxy = createServer((incoming, outgoing) => {
+          const { headers, method, url } = incoming
+          const forwarded = request(server + url, { method, headers }, (answer) => {
+            const chunks: Array<Buffer> = []
+            if (buffering === "body") {
+              outgoing.writeHead(answer.statusCode!, { "content-type": answer.headers["content-type"] })
+              outgoing.flushHeaders()
+            }
+            answer.on("data", (chunk: Buffer) => chunks.push(chunk)).on("end", () => {
+              if (buffering === "everything") {
+                outgoing.writeHead(answer.statusCode!, { "content-type": answer.headers["content-type"] })
+              }
+              outgoing.end(Buffer.concat(chunks))
+            }).on("error", () => outgoing.destroy())
+          })
+          forwarded.on("error", () => outgoing.destroy())
+          outgoing.on("close", () => forwarded.destroy())
+          incoming.pipe(forwarded)
+        })
+        proxy.listen(0, "127.0.0.1", () => resume(Effect.succeed(proxy)))
+      }),
+      (proxy) =>
+        Effect.sync(() => {
+          proxy.close()
+          proxy.closeAllConnections()
+        })
+    ),
+    (proxy) => {
+      const address = proxy.address()
+      return `http://127.0.0.1:${typeof address === "object" ? address?.port : ""}`
+    }
+  )
+
 const key = { namespace: "default", name: "x" }
 
 describe("doctor", () => {
@@ -60,6 +103,7 @@ describe("doctor", () => {
         "ok right to patch",
         "ok right to watch",
         "ok Lease",
+        "ok watch",
         "ok own Pod"
       ])
     }))
@@ -72,6 +116,28 @@ describe("doctor", () => {
       assert.include(text, `verbs: ["patch"]\n resourceNames: ["x"]`)
       assert.strictEqual(message, "1 of 11 checks failed")
     }))
+
+  it.live("sees an event of a Lease that is there", () =>
+    Effect.gen(function*() {
+      const { text } = yield* run({}, (server) => server.cluster.createLease(key))
+      assert.match(text, /ok watch opens, and its first event arrived after \d+ms/)
+    }))
+
+  it.live.each(["body", "everything"] as const)(
+    "finds a proxy that holds events back (%s)",
+    (buffering) =>
+      Effect.gen(function*() {
+        const { message, outcomes, text } = yield* run(
+          {},
+          (server) => server.cluster.createLease(key),
+          undefined,
+          buffering
+        )
+        assert.include(outcomes, "warning watch")
+        assert.include(text, "proxy_buffering off")
+        assert.isUndefined(message)
+      })
+  )
 
   it.live("does not miss the right to watch where it is not used", () =>
     Effect.gen(function*() {

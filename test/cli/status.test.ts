@@ -11,7 +11,10 @@ const decode = (metadata: object, spec: object) =>
   LeaseRecord.decode({ metadata: { name: "x", namespace: "ns", uid: "u", resourceVersion: "7", ...metadata }, spec })
 
 const held = { holderIdentity: "a", leaseDurationSeconds: 15, renewTime: "2026-11-22T11:59:57.500000Z" }
-const instance = { annotations: { [LeaseRecord.instanceAnnotation]: "1-a" } }
+const instance = {
+  annotations: { [LeaseRecord.instanceAnnotation]: "1-a", [LeaseRecord.ageMarkAnnotation]: "u" }
+}
+const young = { annotations: { [LeaseRecord.instanceAnnotation]: "1-a" } }
 const pod = (name: string) => ({ ownerReferences: [{ apiVersion: "v1", kind: "Pod", name, uid: "p" }] })
 
 const cases: ReadonlyArray<readonly [name: string, metadata: object, spec: object, expected: object]> = [
@@ -24,6 +27,9 @@ const cases: ReadonlyArray<readonly [name: string, metadata: object, spec: objec
     ownerPod: { name: "pod-a", uid: "p" },
     instance: "1-a"
   }],
+  ["young, which nobody leads yet", young, held, { state: "young", holder: "a" }],
+  ["restored with the age mark of another", { ...instance, uid: "v" }, held, { state: "young" }],
+  ["young, but expired", young, { ...held, leaseDurationSeconds: 2 }, { state: "expired" }],
   ["expired", instance, { ...held, leaseDurationSeconds: 2 }, { state: "expired", leftSeconds: -0.5 }],
   ["released", instance, { ...held, holderIdentity: "", leaseDurationSeconds: 1 }, { state: "released", holder: null }],
   ["emptied by hand", {}, { ...held, holderIdentity: null }, { state: "free", kind: "unknown", holder: null }],
@@ -36,7 +42,10 @@ const cases: ReadonlyArray<readonly [name: string, metadata: object, spec: objec
     leaseDurationSeconds: null
   }],
   ["without renewTime", {}, { holderIdentity: "a", leaseDurationSeconds: 15 }, { state: "held", leftSeconds: null }],
-  ["by a clock ahead of the server's", {}, { ...held, renewTime: "2026-11-22T12:00:03.000000Z" }, { ageSeconds: -3 }],
+  ["by a clock ahead of the server's", {}, { ...held, renewTime: "2026-11-22T12:00:03.000000Z" }, {
+    ageSeconds: 0,
+    leftSeconds: 15
+  }],
   ["of client-go", {}, held, { kind: "client-go" }],
   ["of the gem", pod("a"), held, { kind: "gem" }],
   ["of client-go, with the owner that one of ours has left", pod("pod-b"), held, { kind: "client-go" }],

@@ -24,6 +24,7 @@ import { block } from "../shared/printable.ts"
 import { paint } from "../shared/timeline.ts"
 import * as Screen from "../shared/timelineScreen.ts"
 import * as Checks from "./checks.ts"
+import { watch } from "./watchCheck.ts"
 
 const problemsOf = ({ message, reason }: LeaderElectionError): ReadonlyArray<string> =>
   reason._tag === "InvalidSettings" ? reason.problems : [message]
@@ -59,6 +60,9 @@ const checkSettings = Effect.fnUntraced(function*(
 const durations = (settings: LeaderElectionConfig.Settings): string =>
   (["leaseDuration", "renewInterval", "renewDeadline", "retryPeriod", "requestTimeout"] as const)
     .map((name) => `${name} ${format(settings[name])}`).join(", ")
+
+/** Longer than any event takes where nothing holds it back. */
+const watchLimit = Duration.seconds(5)
 
 const signs: Record<Checks.Check["outcome"], { readonly text: string; readonly color: string }> = {
   passed: { text: "ok", color: "32" },
@@ -109,9 +113,14 @@ export const doctor = Effect.fnUntraced(
         if (settings === undefined || credentials.checks.some(({ outcome }) => outcome === "failed")) {
           return
         }
-        yield* tell(yield* Checks.rights(settings))
+        const rights = yield* Checks.rights(settings)
+        yield* tell(rights)
         const lease = yield* Checks.lease(settings)
         yield* tell(lease.checks)
+        const mayWatch = rights.some(({ name, outcome }) => name === "right to watch" && outcome === "passed")
+        if (settings.watch && mayWatch) {
+          yield* tell([yield* watch(settings, lease.record !== undefined, watchLimit)])
+        }
         yield* tell(yield* Checks.pods(settings, lease.record, credentials.tokenPod))
       }).pipe(Effect.provideService(KubernetesClient, client))
     }
@@ -135,7 +144,7 @@ export const command = Command.make(
   Command.withShortDescription("Check whether an election can work here"),
   Command.withDescription(
     "Check whether an election can work here: settings, credentials, the API server and its latency, each right, the\n" +
-      "clock, the Lease and its owner. Run it where the candidates run, with their environment, to check theirs. Changes\n" +
+      "clock, the Lease and its owner, and whether the events of a watch arrive. Run it where the candidates run, with their environment, to check theirs. Changes\n" +
       "nothing. Ends with 0 if nothing failed; warnings do not count."
   ),
   Command.withExamples([

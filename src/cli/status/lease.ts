@@ -4,7 +4,7 @@
  * @internal
  */
 import * as MicroTime from "../../internal/protocol/microTime.ts"
-import { instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
+import { ageMarkAnnotation, instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
 import { line } from "../shared/printable.ts"
 
 /**
@@ -22,11 +22,14 @@ export type Kind = "ours" | "coordinated" | "gem" | "node" | "apiserver" | "clie
 
 /**
  * - `held`: by a holder that has renewed it within its duration.
+ * - `young`: held so, by one of ours, and nobody has yet seen this very Lease
+ *   for its duration: its holder waits before it leads (unless its newLease is
+ *   `lead`).
  * - `expired`: not renewed for its duration.
  * - `released`: given up in good order.
  * - `free`: without holder otherwise.
  */
-export type State = "held" | "expired" | "released" | "free"
+export type State = "held" | "young" | "expired" | "released" | "free"
 
 export interface Status {
   readonly namespace: string
@@ -40,7 +43,7 @@ export interface Status {
   readonly acquireTime: string | null
   /** The clock that `ageSeconds` was measured with: that of the API server, or this machine's where it did not say. */
   readonly clock: "server" | "local"
-  /** That clock minus `renewTime`; negative where the holder's clock is ahead of it. */
+  /** That clock minus `renewTime`; 0 where the holder's clock is ahead of it. */
   readonly ageSeconds: number | null
   readonly leaseDurationSeconds: number | null
   /** What is left of the duration by that age; negative where it has run out. */
@@ -80,10 +83,12 @@ export const toStatus = (
   lease: LeaseRecord,
   now: { readonly millis: number; readonly clock: "server" | "local" }
 ): Status => {
-  const age = lease.renewTime === undefined ? undefined : now.millis - Number(lease.renewTime / 1000n)
+  // The API server tells whole seconds of its clock, and the holder's may be ahead: nothing is younger than new.
+  const age = lease.renewTime === undefined ? undefined : Math.max(0, now.millis - Number(lease.renewTime / 1000n))
   const duration = lease.leaseDurationSeconds
   const left = age === undefined || duration === undefined ? undefined : duration * 1000 - age
   const pod = lease.ownerReferences.find(({ kind }) => kind === "Pod")
+  const kind = kindOf(lease)
   return {
     namespace: lease.namespace,
     name: lease.name,
@@ -91,8 +96,10 @@ export const toStatus = (
       ? lease.leaseDurationSeconds === 1 ? "released" : "free"
       : left !== undefined && left < 0
       ? "expired"
+      : kind === "ours" && lease.annotations[ageMarkAnnotation] !== lease.uid
+      ? "young"
       : "held",
-    kind: kindOf(lease),
+    kind,
     holder: lease.holderIdentity === "" ? null : lease.holderIdentity,
     renewTime: lease.renewTime === undefined ? null : MicroTime.format(lease.renewTime),
     acquireTime: lease.acquireTime === undefined ? null : MicroTime.format(lease.acquireTime),

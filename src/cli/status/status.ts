@@ -184,6 +184,7 @@ export const command = Command.make(
       "RENEWED is the API server's clock (the Date of its answer, whole seconds) minus the renewTime that the holder\n" +
       "wrote by its own clock: it is as right as the two clocks agree. LEFT is what remains of the lease's duration by\n" +
       "that age. Candidates do not go by it: they count from when they see a renewal.\n\n" +
+      "STATE is held, young (one of ours holds a new Lease, and waits before it leads), expired, released or free.\n" +
       "KIND is whose record it is: ours, client-go (and all that write as it does), gem (the Ruby gem), coordinated\n" +
       "(KEP-4355), node and apiserver (signs of life, no elections). Needs the right to get the named Leases, or to\n" +
       "list them."
