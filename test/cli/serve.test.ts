@@ -172,7 +172,8 @@ describe("serve", () => {
       assert.isBelow(yield* Effect.promise(() => until(async () => (await holder()) === "two")), 2_000)
       const second = yield* Effect.promise(two.leads)
       assert.isTrue(BigInt(second.fencingToken!) > BigInt(first.fencingToken!))
-      // It has not gone: it takes over again.
+      // It has not gone: it follows, and takes over again.
+      yield* Effect.promise(() => one.running.until(({ stderr }) => stderr.includes("Follows two")))
       assert.strictEqual(yield* Effect.promise(() => two.post()), 200)
       yield* Effect.promise(one.leads)
     }))
