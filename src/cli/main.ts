@@ -20,6 +20,7 @@ import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
 import packageJson from "../../package.json" with { type: "json" }
 import { command as demo } from "./demo/demo.ts"
+import { command as devServer } from "./devServer.ts"
 import { command as doctor } from "./doctor/doctor.ts"
 import { command as manifest } from "./manifest/manifest.ts"
 import { command as candidate } from "./run/candidate.ts"
@@ -44,7 +45,8 @@ const subcommands = [
   doctor,
   manifest,
   candidate,
-  demo
+  demo,
+  devServer
 ] as const
 
 // Asked of the arguments themselves: a mistake in one of them is reported in the format of the log, too.

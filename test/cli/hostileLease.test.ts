@@ -83,7 +83,8 @@ const commands: Record<string, { readonly args: ReadonlyArray<string>; readonly 
   status: { args: [] },
   doctor: { args: ["--name=x", "--identity=a"] },
   manifest: "sees no Lease",
-  demo: "sees no Lease"
+  demo: "sees no Lease",
+  "dev-server": "sees no Lease"
 }
 
 const cases = Object.entries(commands).flatMap(([name, command]) =>

@@ -1,0 +1,77 @@
+/**
+ * `effect-kubernetes-leader-election dev-server`: a local Lease API server, for
+ * trying an election, or testing one, without a cluster and in any language.
+ *
+ * @internal
+ */
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Path from "effect/Path"
+import { exitCodes } from "./shared/exitCodes.ts"
+import { CommandFailure } from "./shared/failure.ts"
+import * as Options from "./shared/options.ts"
+
+const failed = (message: string) => new CommandFailure({ message, exitCode: exitCodes.failure })
+
+export const devServer = Effect.fnUntraced(
+  function*(options: { readonly port: number | undefined; readonly file: string }) {
+    const fs = yield* FileSystem.FileSystem
+    const file = (yield* Path.Path).resolve(options.file)
+    // Loaded by this command and the demo alone.
+    const { make } = yield* Effect.promise(() => import("../testing/LeaseApiServer.ts"))
+    const server = yield* Effect.mapError(make({ port: options.port }), ({ message }) => failed(message))
+    yield* fs.access(file).pipe(
+      Effect.matchEffect({
+        onFailure: () => Effect.void,
+        onSuccess: () => Effect.fail(failed(`${file} is there already: remove it, or give another --kubeconfig FILE`))
+      })
+    )
+    yield* Effect.mapError(
+      Effect.catchDefect(server.writeKubeconfig(file), (defect) => Effect.fail(defect)),
+      (cause) => failed(`cannot write ${file}: ${cause instanceof Error ? cause.message : String(cause)}`)
+    )
+    yield* Effect.addFinalizer(() => Effect.ignore(fs.remove(file)))
+    yield* Effect.logInfo(`Serves Leases at ${server.url}, from memory, until it is stopped`)
+    // On stdout, for the shell that sources it.
+    yield* Console.log(`export KUBECONFIG=${file.replaceAll(/[^\w/.,:@%+=-]/g, "\\$&")}`)
+    return yield* Effect.never
+  },
+  Effect.scoped
+)
+
+export const command = Command.make(
+  "dev-server",
+  {
+    port: Options.port("port").pipe(
+      Flag.withDescription("Port to listen on, of 127.0.0.1 (default: a free one)"),
+      Flag.optional,
+      Flag.map((port) => port._tag === "Some" ? port.value : undefined)
+    ),
+    file: Flag.String("kubeconfig").pipe(
+      Flag.withMetavar("FILE"),
+      Flag.withDescription("Where to write the kubeconfig that leads there (default leases.kubeconfig)"),
+      Flag.withDefault("leases.kubeconfig")
+    )
+  },
+  devServer
+).pipe(
+  Command.withShortDescription("Serve Leases on this machine, for trying and testing without a cluster"),
+  Command.withDescription(
+    "Serve Leases on this machine, for trying and testing without a cluster: the part of the Kubernetes API that an\n" +
+      "election needs, from memory, held to the real one by tests. Writes a kubeconfig, which programs in any language\n" +
+      "and kubectl use, and removes it at the end. Needs nothing else; Ctrl-C ends it."
+  ),
+  Command.withExamples([
+    {
+      command: "effect-kubernetes-leader-election dev-server",
+      description: "Then, in another terminal: export KUBECONFIG=leases.kubeconfig"
+    },
+    {
+      command: "effect-kubernetes-leader-election run --kubeconfig leases.kubeconfig --name my-job -- sh",
+      description: "In two more terminals"
+    }
+  ])
+)
