@@ -5,9 +5,11 @@
  */
 import * as Esbuild from "esbuild"
 import { spawnSync } from "node:child_process"
+import { writeFileSync } from "node:fs"
 import { chmod, rm } from "node:fs/promises"
 import { fileURLToPath } from "node:url"
 import { bundleOptions } from "./bundle.ts"
+import { notices, packagesIn } from "./notices.ts"
 
 const tsc = fileURLToPath(new URL("../node_modules/typescript/bin/tsc", import.meta.url))
 
@@ -37,5 +39,6 @@ const result = await Esbuild.build({
   metafile: true
 })
 await chmod(`${outdir}/leader-election.js`, 0o755)
+writeFileSync("dist/THIRD-PARTY-NOTICES", notices(packagesIn(result.metafile, ".")))
 const bytes = Object.values(result.metafile.outputs).reduce((sum, output) => sum + output.bytes, 0)
 console.log(`${outdir}: ${(bytes / 1024).toFixed(0)} KiB`)

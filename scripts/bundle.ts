@@ -22,6 +22,8 @@ export const bundleOptions: BuildOptions = {
   minifySyntax: true,
   minifyWhitespace: true,
   legalComments: "none",
+  // Only some kubeconfigs need them: loaded from where they are installed.
+  external: ["https-proxy-agent", "socks-proxy-agent", "openid-client"],
   banner: {
     js: [
       "#!/usr/bin/env node",

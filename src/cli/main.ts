@@ -19,6 +19,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
 import packageJson from "../../package.json" with { type: "json" }
+import { type OptionalPackage, OptionalPackages } from "../kubernetes/OptionalPackages.ts"
 import { command as demo } from "./demo/demo.ts"
 import { command as devServer } from "./devServer.ts"
 import { command as doctor } from "./doctor/doctor.ts"
@@ -99,9 +100,22 @@ const tell = (whose: string, message: string): Effect.Effect<void> =>
     ? Effect.sync(() => Log.tell(`${whose}: ${message}`))
     : Effect.provide(Effect.logError(message), Logger.layer([Log.logger(format)]))
 
+/** From where it is installed; in the standalone executable, from within. */
+const loadPackage = (name: OptionalPackage): Promise<unknown> => {
+  switch (name) {
+    case "https-proxy-agent":
+      return import("https-proxy-agent")
+    case "socks-proxy-agent":
+      return import("socks-proxy-agent")
+    case "openid-client":
+      return import("openid-client")
+  }
+}
+
 const program = Command.run(root, { version: packageJson.version }).pipe(
   Effect.as<number>(exitCodes.success),
   Effect.catchCause(conclude),
+  Effect.provideService(OptionalPackages, loadPackage),
   Effect.provide([
     NodeServices.layer,
     layerPresenter,

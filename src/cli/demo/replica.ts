@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
+import { isSea } from "node:sea"
 import { variables } from "../../LeaderElectionConfig.ts"
 import { type CandidateEvent, decodeLine } from "../run/candidateEvent.ts"
 import type { Phase, Row, Span } from "../shared/timeline.ts"
@@ -116,12 +117,15 @@ export interface Surroundings {
 // A candidate of the demo is told everything; nothing of what surrounds the demo may change it.
 const foreign = ["KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_UID", "POD_NAMESPACE", ...Object.values(variables)]
 
+/** The file of the command; the standalone executable has none, and needs none. */
+const script: ReadonlyArray<string> = isSea() ? [] : [process.argv[1] ?? ""]
+
 /** Starts the replica's process. It is asked to end, and waited for, when the scope closes. */
 export const start = Effect.fnUntraced(function*(replica: Replica, surroundings: Surroundings) {
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
   const handle = yield* spawner.spawn(ChildProcess.make(process.execPath, [
     ...process.execArgv,
-    process.argv[1] ?? "",
+    ...script,
     "candidate",
     `--kubeconfig=${replica.kubeconfig}`,
     `--namespace=${surroundings.namespace}`,
