@@ -26,6 +26,7 @@ import { createRequire } from "node:module"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { bundleOptions } from "./bundle.ts"
+import { notices, packagesIn } from "./notices.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const packages = `${root}packaging/node_modules`
@@ -41,11 +42,13 @@ export const isInstalled = (): boolean => existsSync(nodeOf("x64")) && existsSyn
 const sentinelFuse = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
 
 /** The command as one CommonJS file, as this version of Node wants it, with the optional packages in it. */
-const bundle = async (directory: string): Promise<string> => {
+const bundle = async (directory: string) => {
   const file = join(directory, "main.cjs")
   const { chunkNames: _, splitting: __, ...options } = bundleOptions
-  await Esbuild.build({
+  const { metafile } = await Esbuild.build({
     ...options,
+    absWorkingDir: root,
+    metafile: true,
     entryPoints: [`${root}src/cli/main.ts`],
     format: "cjs",
     external: [],
@@ -53,7 +56,7 @@ const bundle = async (directory: string): Promise<string> => {
     banner: { js: `const __importMetaUrl=require("node:url").pathToFileURL(__filename).href;` },
     define: { "import.meta.url": "__importMetaUrl" }
   })
-  return file
+  return { file, packages: packagesIn(metafile, root) }
 }
 
 /** Builds into `directory`; gives the file. */
@@ -64,7 +67,7 @@ export const build = async (architecture: Architecture, directory: string): Prom
   try {
     const blob = join(temporary, "blob")
     const config = join(temporary, "sea-config.json")
-    const main = await bundle(temporary)
+    const { file: main, packages: bundled } = await bundle(temporary)
     // Code that is compiled already would be for the processor that it is built on.
     writeFileSync(config, JSON.stringify({ main, output: blob, disableExperimentalSEAWarning: true }))
     // By the version that it is for: the form of the blob belongs to it.
@@ -77,6 +80,10 @@ export const build = async (architecture: Architecture, directory: string): Prom
     const { inject } = createRequire(`${packages}/`)("postject")
     copyFileSync(nodeOf(architecture), file)
     chmodSync(file, 0o755)
+    writeFileSync(
+      join(directory, "THIRD-PARTY-NOTICES"),
+      notices([...bundled, `${packages}/node-linux-${architecture}`])
+    )
     await inject(file, "NODE_SEA_BLOB", readFileSync(blob), { sentinelFuse })
   } finally {
     rmSync(temporary, { recursive: true })

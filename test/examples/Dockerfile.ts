@@ -100,6 +100,7 @@ export const build = async (
         }
         case "USER":
         case "EXPOSE":
+        case "ENTRYPOINT":
         case "CMD":
           break
         default:
