@@ -92,7 +92,7 @@ describe("serve", () => {
       const one = yield* serve("one")
       const leading = yield* Effect.promise(one.leads)
       const two = yield* serve("two")
-      yield* Effect.promise(() => two.running.until(({ stderr }) => stderr.includes("Follows one")))
+      yield* Effect.promise(() => two.running.until(({ stderr }) => stderr.includes("Following one")))
       const { body, status } = yield* Effect.promise(two.leader)
       assert.strictEqual(status, 503)
       assert.deepStrictEqual(Object.keys(body), Object.keys(leading))
@@ -165,7 +165,7 @@ describe("serve", () => {
       const one = yield* serve("one")
       const first = yield* Effect.promise(one.leads)
       const two = yield* serve("two")
-      yield* Effect.promise(() => two.running.until(({ stderr }) => stderr.includes("Follows one")))
+      yield* Effect.promise(() => two.running.until(({ stderr }) => stderr.includes("Following one")))
       assert.strictEqual(yield* Effect.promise(() => one.post()), 200)
       assert.strictEqual((yield* Effect.promise(one.leader)).status, 503)
       // Its validity was for 10 s.
@@ -173,7 +173,7 @@ describe("serve", () => {
       const second = yield* Effect.promise(two.leads)
       assert.isTrue(BigInt(second.fencingToken!) > BigInt(first.fencingToken!))
       // It has not gone: it follows, and takes over again.
-      yield* Effect.promise(() => one.running.until(({ stderr }) => stderr.includes("Follows two")))
+      yield* Effect.promise(() => one.running.until(({ stderr }) => stderr.includes("Following two")))
       assert.strictEqual(yield* Effect.promise(() => two.post()), 200)
       yield* Effect.promise(one.leads)
     }))
@@ -191,7 +191,7 @@ describe("serve", () => {
       assert.strictEqual((yield* Effect.promise(() => one.running.exit)).code, 143)
 
       const two = yield* serve("two")
-      yield* Effect.promise(() => two.running.until(({ stderr }) => /Leads|Became leader/.test(stderr)))
+      yield* Effect.promise(() => two.running.until(({ stderr }) => /Became leader/.test(stderr)))
       two.running.signal("SIGTERM")
       assert.isBelow(yield* Effect.promise(() => until(async () => (await holder()) === "")), 2_000)
       assert.strictEqual((yield* Effect.promise(() => two.running.exit)).code, 143)

@@ -122,7 +122,7 @@ describe("the standalone executable", () => {
     assert.strictEqual(lease?.metadata.ownerReferences?.[0]?.name, "replica-1")
 
     const two = await trial.start("replica-2", ["serve", "--port", "0"])
-    await two.until(({ stderr }) => stderr.includes("Follows replica-1") && /port \d+ of/.test(stderr))
+    await two.until(({ stderr }) => stderr.includes("Following replica-1") && /port \d+ of/.test(stderr))
     const status = await readFileSync(`/proc/${two.pid}/status`, "utf8")
     context.annotate(`memory of a serve that follows: ${/VmRSS:\s+(\d+)/.exec(status)?.[1]} KiB`)
     one.signal("SIGTERM")
@@ -141,7 +141,7 @@ describe("the standalone executable", () => {
     const one = await trial.start("replica-1", ["run", "--", ...longCommand])
     await startedPid(one)
     const two = await trial.start("replica-2", ["run", "--", ...longCommand])
-    await two.until(({ stderr }) => stderr.includes("Follows replica-1"))
+    await two.until(({ stderr }) => stderr.includes("Following replica-1"))
     const resident = Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${two.pid}/status`, "utf8"))?.[1]) / 1024
     context.annotate(`memory of a run that follows: ${resident.toFixed(1)} MiB`)
     assert.isBelow(resident, 128)
@@ -171,7 +171,7 @@ describe("the standalone executable", () => {
     const stopped = await trial.start("replica-2", ["run", "--", ...longCommand])
     const second = await startedPid(stopped)
     const next = await trial.start("replica-3", ["run", "--", ...longCommand])
-    await next.until(({ stderr }) => stderr.includes("Follows replica-2"))
+    await next.until(({ stderr }) => stderr.includes("Following replica-2"))
     stopped.signal("SIGSTOP")
     await startedPid(next)
     assert.isFalse(await isAlive(second))

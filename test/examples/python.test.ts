@@ -76,7 +76,7 @@ describe.skipIf(!python)("examples/python", { timeout: 60_000 }, () => {
     const one = await stage.pod("one")
     await one.program.until(works(3))
     const two = await stage.pod("two")
-    await two.sidecar.until(({ stderr }) => stderr.includes("Follows one"))
+    await two.sidecar.until(({ stderr }) => stderr.includes("Following one"))
     assert.isFalse(works()(two.program))
     // As a kubelet ends a Pod with a native sidecar: first the program.
     one.program.signal("SIGTERM")
@@ -95,7 +95,7 @@ describe.skipIf(!python)("examples/python", { timeout: 60_000 }, () => {
     const one = await stage.pod("one", "4s")
     await one.program.until(works(3))
     const two = await stage.pod("two", "4s")
-    await two.sidecar.until(({ stderr }) => stderr.includes("Follows one"))
+    await two.sidecar.until(({ stderr }) => stderr.includes("Following one"))
     one.sidecar.signal("SIGSTOP")
     await two.program.until(works())
     const before = tokens(one.program).length
@@ -104,7 +104,7 @@ describe.skipIf(!python)("examples/python", { timeout: 60_000 }, () => {
     assert.isTrue(tokens(two.program)[0]! > tokens(one.program).at(-1)!)
     // It goes on, and knows that it leads no more.
     one.sidecar.signal("SIGCONT")
-    await one.sidecar.until(({ stderr }) => stderr.includes("Follows two"))
+    await one.sidecar.until(({ stderr }) => stderr.includes("Following two"))
     assert.strictEqual(tokens(one.program).length, before)
   })
 
@@ -113,7 +113,7 @@ describe.skipIf(!python)("examples/python", { timeout: 60_000 }, () => {
     const one = stage.run("one")
     await one.until(works(3))
     const two = stage.run("two")
-    await two.until(({ stderr }) => stderr.includes("Follows one"))
+    await two.until(({ stderr }) => stderr.includes("Following one"))
     one.signal("SIGTERM")
     assert.strictEqual((await one.exit).code, 0)
     await two.until(works())
