@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { delimiter, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { build, parse } from "../examples/Dockerfile.ts"
+import { cleanEnvironment } from "./utils/Processes.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const command = "usr/local/bin/effect-kubernetes-leader-election"
@@ -29,7 +30,7 @@ describe("the image of the command", () => {
     chmodSync(directory, 0o755)
     try {
       const path = [dirname(process.execPath), process.env["PATH"]].join(delimiter)
-      await build(stages, root, directory, { PATH: path, HOME: directory })
+      await build(stages, root, directory, { ...cleanEnvironment(), PATH: path })
       const image = join(directory, String(stages.length - 1))
       const files = readdirSync(image, { recursive: true, encoding: "utf8" })
         .filter((file) => statSync(join(image, file)).isFile())
