@@ -17,9 +17,11 @@ import * as Internal from "./internal/duration.ts"
  * **Example** (Reading a variable)
  *
  * ```ts
- * parse("1m30s") // 90 s
- * parse("2.5") // 2.5 s
- * parse("soon") // undefined
+ * import { DurationText } from "effect-kubernetes-leader-election"
+ *
+ * DurationText.parse("1m30s") // 90 s
+ * DurationText.parse("2.5") // 2.5 s
+ * DurationText.parse("soon") // undefined
  * ```
  *
  * @category parsing
