@@ -25,15 +25,19 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Option from "effect/Option"
 import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
 import type { KubernetesConfigError } from "./kubernetes/KubernetesError.ts"
 import * as KubernetesLeaderElection from "./kubernetes/KubernetesLeaderElection.ts"
+import * as KubernetesLeaderElections from "./kubernetes/KubernetesLeaderElections.ts"
 import * as LeaderElection from "./LeaderElection.ts"
-import type { LeaderElectionError } from "./LeaderElectionError.ts"
+import { LeaderElectionError, LeadershipLost } from "./LeaderElectionError.ts"
+import * as LeaderElections from "./LeaderElections.ts"
 import type { LeaderElectionStatus } from "./LeaderElectionStatus.ts"
+import * as LeaderHealth from "./LeaderHealth.ts"
 import * as Leadership from "./Leadership.ts"
 
 /**
@@ -71,31 +75,29 @@ export interface RunAsLeaderOptions {
 }
 
 /**
- * Milliseconds, or text such as `"15 seconds"`.
+ * Milliseconds, or text such as `"15s"`, `"1m30s"` or `"15 seconds"`.
  *
  * @category models
  * @since 0.1.0
  */
-export type DurationInput =
-  | number
-  | `${number} ${"milli" | "millis" | "second" | "seconds" | "minute" | "minutes" | "hour" | "hours"}`
+export type DurationInput = number | string
 
 /**
- * Where the election stands: `following` another leader (or none), `holding` a
- * Lease that is too young to lead on, `leading`, `ending` a term while the
+ * Where the election stands: `following` another leader (or none), `pending`
+ * while it holds a Lease that is too young to lead on, `leading`, `ending` a term while the
  * program stops, `idle` in between.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Status {
-  readonly state: "idle" | "following" | "holding" | "leading" | "ending"
-  /** The identity of who holds the Lease, as last seen here. */
+  readonly state: "idle" | "following" | "pending" | "leading" | "ending"
+  /** The identity of the holder, as last seen here. */
   readonly leader: string | undefined
   /** While `leading` and `ending`. */
   readonly fencingToken: bigint | undefined
   /** Why the term was lost, while `ending`. */
-  readonly cause: LossCause | undefined
+  readonly reason: LossReason | undefined
 }
 
 /**
@@ -104,7 +106,7 @@ export interface Status {
  * @category models
  * @since 0.1.0
  */
-export type LossCause =
+export type LossReason =
   | "RenewDeadlineExceeded"
   | "LeaseDeleted"
   | "LeaseTaken"
@@ -151,8 +153,7 @@ export interface LeadershipHandle {
 /**
  * Why an election ended.
  *
- * - `LeadershipLost`: the term ended before the program did; `lossCause` says
- *   why.
+ * - `LeadershipLost`: the term ended before the program did; `reason` says why.
  * - `InvalidSettings`, `LeaseRefused`, `DuplicateIdentity`,
  *   `AlreadyCampaigning`, `Credentials`: need a person; the message says what
  *   to do.
@@ -172,18 +173,18 @@ export class LeaderElectionFailure extends Error {
     | "RenewalFailed"
     | "Credentials"
   /** Why the term was lost, where `code` is `LeadershipLost`. */
-  readonly lossCause: LossCause | undefined
+  readonly reason: LossReason | undefined
   constructor(
     message: string,
     options: {
       readonly code: LeaderElectionFailure["code"]
-      readonly lossCause?: LossCause | undefined
+      readonly reason?: LossReason | undefined
       readonly cause?: unknown
     }
   ) {
     super(message, { cause: options.cause })
     this.code = options.code
-    this.lossCause = options.lossCause
+    this.reason = options.reason
   }
 }
 
@@ -191,19 +192,21 @@ const toFailure = (error: LeaderElectionError | KubernetesConfigError): LeaderEl
   error._tag === "LeaderElectionError"
     ? new LeaderElectionFailure(error.message, {
       code: error.reason._tag,
-      lossCause: error.reason._tag === "LeadershipLost" ? error.reason.reason : undefined,
+      reason: error.reason._tag === "LeadershipLost" ? error.reason.reason : undefined,
       cause: error
     })
     : new LeaderElectionFailure(error.message, { code: "Credentials", cause: error })
 
 /**
- * Waits until this process leads, runs the program, and aborts its signal if
- * leadership goes.
+ * Waits until this process leads, runs the program, and aborts its signal when
+ * leadership is lost.
  *
  * **Details**
  *
- * When leadership goes, or `options.signal` is aborted, the program's signal is
- * aborted; the Lease is released when the program's promise has settled. So end
+ * When leadership is lost, or `options.signal` is aborted, the program's signal
+ * is aborted; the Lease is released when the program's promise has settled.
+ * `signal.reason` is the `LeaderElectionFailure` with the reason of the loss, or
+ * the reason of `options.signal`. So end
  * soon after it: within leaseDuration × 0.95 - renewDeadline (4.25 s by
  * default) others cannot take over yet. Resolves with the program's value;
  * rejects with what it throws, with `LeaderElectionFailure`, or with the reason
@@ -218,41 +221,248 @@ const toFailure = (error: LeaderElectionError | KubernetesConfigError): LeaderEl
  * @category running
  * @since 0.1.0
  */
-export const runAsLeader = async <A>(
+export const runAsLeader = <A>(
   options: RunAsLeaderOptions,
-  program: (leadership: LeadershipHandle, signal: AbortSignal) => A | PromiseLike<A>
+  program: Program<A>
 ): Promise<A> => {
   const { again, context, kubeconfig, onLog, onStatus, signal, ...settings } = options
-  signal?.throwIfAborted()
-  const client = kubeconfig === undefined && context === undefined
-    ? KubernetesClient.layer
-    : KubernetesClient.layerKubeconfig({ file: kubeconfig, context })
-  const whileLeading = again === true ? LeaderElection.whileLeadingForever : LeaderElection.whileLeading
-  const exit = await Effect.runPromiseExit(
-    Effect.gen(function*() {
-      if (onStatus !== undefined) {
-        yield* LeaderElection.changes.pipe(
-          Stream.runForEach((status) => Effect.ignore(Effect.try(() => onStatus(toStatus(status))))),
-          Effect.forkScoped({ startImmediately: true })
-        )
-      }
-      return yield* whileLeading(Effect.flatMap(Leadership.Leadership, (leadership) => run(leadership, program)))
-    }).pipe(
-      Effect.scoped,
-      Effect.provide(Layer.provide(KubernetesLeaderElection.layer(settings), client)),
-      Effect.provide(layerLogger(onLog ?? writeLine)),
-      Effect.provideService(References.MinimumLogLevel, "Info")
+  return toPromise(
+    Effect.flatMap(
+      LeaderElection.LeaderElection,
+      (election) => campaign(election, { again, onStatus, signal }, program)
+    ).pipe(
+      Effect.provide(Layer.provide(KubernetesLeaderElection.layer(settings), layerClient({ kubeconfig, context }))),
+      Effect.provide(layerLogging(onLog))
     ),
-    { signal }
+    Effect.runPromiseExit,
+    signal
   )
+}
+
+/**
+ * The program of a term.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Program<A> = (leadership: LeadershipHandle, signal: AbortSignal) => A | PromiseLike<A>
+
+// -----------------------------------------------------------------------------
+// Many elections
+// -----------------------------------------------------------------------------
+
+/**
+ * What all elections of {@link makeElections} share.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type ElectionsOptions = Omit<RunAsLeaderOptions, "name" | "again" | "signal" | "onStatus">
+
+/**
+ * Elections on many Leases, over one connection pool and one watch.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Elections {
+  /** As the function of the same name, on the Lease with this name. */
+  readonly runAsLeader: <A>(
+    options: { readonly name: string } & Pick<RunAsLeaderOptions, "again" | "signal" | "onStatus">,
+    program: Program<A>
+  ) => Promise<A>
+  /** Closes the connections. End the programs first: by their signals. */
+  readonly close: () => Promise<void>
+}
+
+/**
+ * Makes elections on many Leases in one process: one connection pool, one watch,
+ * renewals that are spread in time.
+ *
+ * **Example** (A leader for each tenant)
+ *
+ * ```ts
+ * import { makeElections } from "effect-kubernetes-leader-election/promise"
+ *
+ * declare const serve: (tenant: string, signal: AbortSignal) => Promise<void>
+ *
+ * const elections = makeElections({ namespace: "default" })
+ * await Promise.all(["red", "green"].map((tenant) =>
+ *   elections.runAsLeader({ name: `tenant-${tenant}`, again: true }, (_, signal) => serve(tenant, signal))
+ * ))
+ * ```
+ *
+ * @category running
+ * @since 0.2.0
+ */
+export const makeElections = (options: ElectionsOptions = {}): Elections => {
+  const { context, kubeconfig, onLog, ...settings } = options
+  const runtime = ManagedRuntime.make(
+    Layer.merge(
+      Layer.provide(KubernetesLeaderElections.layer(settings), layerClient({ kubeconfig, context })),
+      layerLogging(onLog)
+    )
+  )
+  return {
+    runAsLeader: ({ name, ...each }, program) =>
+      toPromise(
+        Effect.scoped(Effect.flatMap(
+          Effect.flatMap(LeaderElections.LeaderElections, (elections) => elections.get(name)),
+          (election) => campaign(election, each, program)
+        )),
+        runtime.runPromiseExit,
+        each.signal
+      ),
+    close: () => runtime.dispose()
+  }
+}
+
+// -----------------------------------------------------------------------------
+// Health and metrics
+// -----------------------------------------------------------------------------
+
+const checks = new Set<() => LeaderHealth.Health>()
+
+/**
+ * The health of this process, for a liveness probe: unhealthy only while a
+ * program outlives its term. Following, losing a term, and an API server that
+ * cannot be reached are healthy: a restart cures none of them.
+ *
+ * @category operations
+ * @since 0.2.0
+ */
+export const health = (): { readonly healthy: boolean; readonly message: string } => {
+  const results = Array.from(checks, (check) => check())
+  return results.find(({ healthy }) => !healthy) ?? results[0] ?? { healthy: true, message: "no election" }
+}
+
+/**
+ * The metrics of this process in the text format of Prometheus: answer
+ * `GET /metrics` with it, as `text/plain; version=0.0.4`.
+ *
+ * @category operations
+ * @since 0.2.0
+ */
+export const metrics = async (): Promise<string> => {
+  // It brings Effect's HTTP with it.
+  const { format } = await import("effect/observability/PrometheusMetrics")
+  return Effect.runPromise(
+    format({ metricNameMapper: (name) => name === "leader_running" ? "leader_running_total" : name })
+  )
+}
+
+// -----------------------------------------------------------------------------
+// Tests
+// -----------------------------------------------------------------------------
+
+/**
+ * A term whose loss a test decides.
+ *
+ * @category testing
+ * @since 0.2.0
+ */
+export interface TestTerm {
+  /** What the program is given. Valid until it is lost. */
+  readonly leadership: LeadershipHandle
+  readonly signal: AbortSignal
+  /** Ends the term: `ensure` throws, and the signal is aborted, with the reason of the loss. */
+  readonly lose: (reason?: LossReason) => void
+}
+
+/**
+ * A term for unit tests of a program, without an election.
+ *
+ * **Example** (A program that must not send after its term)
+ *
+ * ```ts
+ * import { makeTestTerm } from "effect-kubernetes-leader-election/promise"
+ *
+ * const term = makeTestTerm({ fencingToken: 7n })
+ * term.leadership.ensure()
+ * term.lose("SteppedDown")
+ * term.signal.aborted // true, and `ensure` throws from here on
+ * ```
+ *
+ * @category testing
+ * @since 0.2.0
+ */
+export const makeTestTerm = (
+  options: { readonly identity?: string; readonly fencingToken?: bigint; readonly transitions?: number } = {}
+): TestTerm => {
+  const controller = new AbortController()
+  const ensure = () => controller.signal.throwIfAborted()
+  return {
+    leadership: {
+      identity: options.identity ?? "test",
+      fencingToken: options.fencingToken ?? 1n,
+      transitions: options.transitions ?? 1,
+      get isValid() {
+        return !controller.signal.aborted
+      },
+      get remaining() {
+        return controller.signal.aborted ? 0 : Number.POSITIVE_INFINITY
+      },
+      ensure,
+      confirm: async () => ensure()
+    },
+    signal: controller.signal,
+    lose: (reason = "RenewDeadlineExceeded") => controller.abort(lossOf(reason))
+  }
+}
+
+// -----------------------------------------------------------------------------
+// internal
+// -----------------------------------------------------------------------------
+
+const layerClient = ({ context, kubeconfig: file }: Pick<RunAsLeaderOptions, "context" | "kubeconfig">) =>
+  file === undefined && context === undefined
+    ? KubernetesClient.layer
+    : KubernetesClient.layerKubeconfig({ file, context })
+
+const layerLogging = (onLog: RunAsLeaderOptions["onLog"]) =>
+  Layer.merge(layerLogger(onLog ?? writeLine), Layer.succeed(References.MinimumLogLevel, "Info"))
+
+const lossOf = (reason: LossReason): LeaderElectionFailure =>
+  toFailure(new LeaderElectionError({ reason: new LeadershipLost({ reason }) }))
+
+/** One campaign, or one after the other, with what the caller wants to see of it. */
+const campaign = Effect.fnUntraced(function*<A>(
+  election: LeaderElection.LeaderElection["Service"],
+  { again, onStatus, signal }: Pick<RunAsLeaderOptions, "again" | "onStatus" | "signal">,
+  program: Program<A>
+) {
+  if (onStatus !== undefined) {
+    yield* election.changes.pipe(
+      Stream.runForEach((status) => Effect.ignore(Effect.try(() => onStatus(toStatus(status))))),
+      Effect.forkScoped({ startImmediately: true })
+    )
+  }
+  const check = yield* Effect.provideService(LeaderHealth.makeCheck(), LeaderElection.LeaderElection, election)
+  yield* Effect.acquireRelease(
+    Effect.sync(() => checks.add(check)),
+    () => Effect.sync(() => checks.delete(check))
+  )
+  const led = Effect.flatMap(Leadership.Leadership, (leadership) => run(leadership, program, signal))
+  return yield* again === true ? election.whileLeadingForever(led) : election.whileLeading(led)
+}, Effect.scoped)
+
+const toPromise = async <A, E extends LeaderElectionError | KubernetesConfigError | ProgramError, R>(
+  effect: Effect.Effect<A, E, R>,
+  runExit: (
+    effect: Effect.Effect<A, E, R>,
+    options: { readonly signal?: AbortSignal | undefined }
+  ) => Promise<Exit.Exit<A, E | KubernetesConfigError>>,
+  signal: AbortSignal | undefined
+): Promise<A> => {
+  signal?.throwIfAborted()
+  const exit = await runExit(effect, { signal })
   if (Exit.isSuccess(exit)) {
     return exit.value
   }
   const failure = Cause.findErrorOption(exit.cause)
   if (Option.isSome(failure)) {
-    throw failure.value instanceof ProgramError
-      ? failure.value.error
-      : toFailure(failure.value)
+    const error: LeaderElectionError | KubernetesConfigError | ProgramError = failure.value
+    throw error instanceof ProgramError ? error.error : toFailure(error)
   }
   throw signal?.aborted === true && Cause.hasInterruptsOnly(exit.cause) ? signal.reason : Cause.squash(exit.cause)
 }
@@ -267,7 +477,8 @@ class ProgramError {
 
 const run = <A>(
   leadership: Leadership.Leadership["Service"],
-  program: (leadership: LeadershipHandle, signal: AbortSignal) => A | PromiseLike<A>
+  program: Program<A>,
+  outer: AbortSignal | undefined
 ): Effect.Effect<A, ProgramError> =>
   Effect.suspend(() => {
     const controller = new AbortController()
@@ -277,12 +488,24 @@ const run = <A>(
     )
     return Effect.flatten(Effect.promise(() => settled)).pipe(
       // The Lease is not released before the program has ended.
-      Effect.onInterrupt(() => {
-        controller.abort()
-        return Effect.promise(() => settled)
-      })
+      Effect.onInterrupt(() =>
+        Effect.flatMap(known(leadership.lost), (reason) => {
+          controller.abort(
+            Option.isSome(reason)
+              ? lossOf(reason.value)
+              : outer?.aborted === true
+              ? outer.reason
+              : undefined
+          )
+          return Effect.promise(() => settled)
+        })
+      )
     )
   })
+
+/** What an effect gives, where it need not wait. */
+const known = <A>(effect: Effect.Effect<A>): Effect.Effect<Option.Option<A>> =>
+  Effect.raceFirst(Effect.map(effect, Option.some), Effect.succeedNone)
 
 const toHandle = (leadership: Leadership.Leadership["Service"]): LeadershipHandle => ({
   identity: leadership.identity,
@@ -308,7 +531,7 @@ const orThrow = (exit: Exit.Exit<void, LeaderElectionError>): void => {
 const states = {
   Idle: "idle",
   Following: "following",
-  Pending: "holding",
+  Pending: "pending",
   Leading: "leading",
   Ending: "ending"
 } as const
@@ -317,7 +540,7 @@ const toStatus = (status: LeaderElectionStatus): Status => ({
   state: states[status._tag],
   leader: Option.getOrUndefined(status.leader),
   fencingToken: status._tag === "Leading" || status._tag === "Ending" ? status.term.fencingToken : undefined,
-  cause: status._tag === "Ending" ? status.reason : undefined
+  reason: status._tag === "Ending" ? status.reason : undefined
 })
 
 const levels = { Trace: "trace", Debug: "debug", Info: "info", Warn: "warn", Error: "error", Fatal: "fatal" } as const

@@ -2,8 +2,12 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect, FileSystem } from "effect"
 import {
-  type LeadershipHandle,
+  health,
   LeaderElectionFailure,
+  type LeadershipHandle,
+  makeElections,
+  makeTestTerm,
+  metrics,
   runAsLeader,
   type Status
 } from "effect-kubernetes-leader-election/promise"
@@ -17,7 +21,7 @@ const withServer = <A>(
       readonly name: string
       readonly namespace: string
       readonly newLease: "lead"
-      readonly leaseDuration: "2 seconds"
+      readonly leaseDuration: "15 seconds"
       readonly onLog: () => void
     }
   }) => Promise<A>
@@ -32,7 +36,7 @@ const withServer = <A>(
       name: "jobs",
       namespace: "default",
       newLease: "lead",
-      leaseDuration: "2 seconds",
+      leaseDuration: "15 seconds",
       onLog: () => {}
     } as const
     return yield* Effect.promise(() => f({ server, settings }))
@@ -84,16 +88,20 @@ it.live("rejects with what the program throws, and releases the Lease", () =>
 it.live("aborts the program's signal when leadership goes, and waits for the program", () =>
   withServer(async ({ server, settings }) => {
     let ended = false
+    let reason: unknown
     const thrown: unknown = await runAsLeader({ ...settings, identity: "one" }, async (_, signal) => {
       await Effect.runPromise(server.cluster.deleteLease({ namespace: "default", name: "jobs" }))
       await new Promise((resolve) => signal.addEventListener("abort", resolve))
       await Promise.resolve()
+      reason = signal.reason
       ended = true
     }).catch((e) => e)
     assert.isTrue(ended)
+    assert.instanceOf(reason, LeaderElectionFailure)
+    assert.strictEqual(reason.reason, "LeaseDeleted")
     assert.instanceOf(thrown, LeaderElectionFailure)
     assert.strictEqual(thrown.code, "LeadershipLost")
-    assert.strictEqual(thrown.lossCause, "LeaseDeleted")
+    assert.strictEqual(thrown.reason, "LeaseDeleted")
   }))
 
 it.live("campaigns again after a loss where it is asked to", () =>
@@ -128,6 +136,7 @@ it.live("ends with the reason of its own signal, while it waits and while it lea
       assert.strictEqual(await second, reason)
       leading.abort(reason)
       await new Promise((resolve) => signal.aborted ? resolve(undefined) : signal.addEventListener("abort", resolve))
+      assert.strictEqual(signal.reason, reason)
     }).catch((e) => e)
     assert.strictEqual(await first, reason)
     assert.strictEqual(await holder(server), "")
@@ -150,3 +159,52 @@ it.live("says where it looked for credentials", () =>
     assert.strictEqual(thrown.code, "Credentials")
     assert.include(thrown.message, "/nowhere/kubeconfig")
   }))
+
+it.live("many elections share a connection pool and a watch, and each ends by itself", () =>
+  withServer(async ({ server, settings }) => {
+    const { name, ...shared } = settings
+    assert.strictEqual(name, "jobs")
+    const elections = makeElections({ ...shared, identity: "one" })
+    const stop = new AbortController()
+    const leading = new Set<string>()
+    const all = new Promise<void>((resolve) => {
+      for (const name of ["red", "green", "blue"]) {
+        void elections.runAsLeader({ name, again: true, signal: stop.signal }, async (leadership, signal) => {
+          leadership.ensure()
+          leading.add(name)
+          if (leading.size === 3) {
+            resolve()
+          }
+          await new Promise((resolve) => signal.addEventListener("abort", resolve))
+          leading.delete(name)
+        }).catch(() => {})
+      }
+    })
+    await all
+    assert.deepStrictEqual(health(), { healthy: true, message: health().message })
+    const text = await metrics()
+    for (const name of ["red", "green", "blue"]) {
+      assert.match(text, new RegExp(`^leader_election_leader\\{[^}]*default/${name}[^}]*\\} 1$`, "m"))
+    }
+    const watches = (await Effect.runPromise(server.requests)).filter(({ verb }) => verb === "watch")
+    assert.strictEqual(watches.length, 1)
+    stop.abort()
+    await elections.close()
+    assert.strictEqual(leading.size, 0)
+  }))
+
+it("a test decides when its term is lost", () => {
+  const { leadership, lose, signal } = makeTestTerm({ fencingToken: 7n })
+  leadership.ensure()
+  assert.deepStrictEqual([leadership.isValid, leadership.fencingToken], [true, 7n])
+  lose("SteppedDown")
+  assert.isTrue(signal.aborted)
+  assert.strictEqual(leadership.remaining, 0)
+  try {
+    leadership.ensure()
+    assert.fail("it should have thrown")
+  } catch (error) {
+    assert.instanceOf(error, LeaderElectionFailure)
+    assert.deepStrictEqual([error.code, error.reason], ["LeadershipLost", "SteppedDown"])
+  }
+})
