@@ -221,6 +221,8 @@ export class Simulation {
   private readonly leaderlessSince = new Map<string, number>()
   longestLeaderless = 0
   moves = 0
+  /** Which replica led each shard, and from when to when; for a picture. */
+  readonly spans: Array<{ readonly shard: string; readonly replica: string; readonly from: number; to: number }> = []
   private started = 0
 
   constructor(
@@ -271,6 +273,7 @@ export class Simulation {
       this.leaderlessSince.delete(shard)
     }
     running.add(shard)
+    this.spans.push({ shard, replica: name, from: this.world.now, to: Infinity })
     const terms = this.terms.get(shard) ?? new Set()
     this.terms.set(shard, terms.add(term))
     const programs = [...terms].map(({ replica }) => replica.name)
@@ -284,6 +287,10 @@ export class Simulation {
     term.replica.running.delete(shard)
     this.terms.get(shard)?.delete(term)
     this.world.note(term.replica.name, () => `has ended ${shard}`)
+    const span = this.spans.findLast((span) => span.shard === shard && span.replica === term.replica.name)
+    if (span !== undefined) {
+      span.to = this.world.now
+    }
     this.leaderlessSince.set(shard, this.world.now)
   }
 
@@ -477,7 +484,7 @@ const rest = (run: Simulation) => {
 }
 
 /** A rolling update with a surge of one, and none unavailable: an old Pod ends when a new one is ready. */
-const rollingUpdate = (run: Simulation) => {
+export const rollingUpdate = (run: Simulation) => {
   const before = new Map(run.begun)
   for (const old of run.living) {
     const added = run.launch("v2")
