@@ -120,7 +120,8 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   const all = new Set<Connection>()
   const idle: Array<Connection> = []
   const attempts = new Set<Attempt>()
-  let waiters: Array<Waiter> = []
+  // Each in the order of arrival; a thousand may wait, so that nothing may be done for each of them.
+  const waiting = { requests: new Set<Waiter>(), streams: new Set<Waiter>() }
   let young = 0
   let count = 0
   let distrusted = -1
@@ -146,12 +147,23 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
     return undefined
   }
 
-  const remove = (waiter: Waiter) => {
-    waiters = waiters.filter((other) => other !== waiter)
+  const queueOf = ({ stream }: Waiter) => stream ? waiting.streams : waiting.requests
+
+  const remove = (waiter: Waiter): boolean => queueOf(waiter).delete(waiter)
+
+  /** The first to be served that is so: requests before streams. */
+  const first = (is: (waiter: Waiter) => boolean): Waiter | undefined => {
+    for (const queue of [waiting.requests, waiting.streams]) {
+      for (const waiter of queue) {
+        if (is(waiter)) {
+          return waiter
+        }
+      }
+    }
+    return undefined
   }
 
-  /** Requests before streams, and each in the order of arrival. */
-  const inOrder = () => [...waiters.filter(({ stream }) => !stream), ...waiters.filter(({ stream }) => stream)]
+  const firstWithoutAttempt = () => first(({ attempt }) => attempt === undefined)
 
   const serve = (waiter: Waiter, connection: Connection) => {
     remove(waiter)
@@ -160,7 +172,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
       waiter.attempt = undefined
       attempt.waiter = undefined
       // What was begun for it goes on for the next that waits.
-      const next = inOrder().find((other) => other.attempt === undefined)
+      const next = firstWithoutAttempt()
       if (next !== undefined && attempts.has(attempt)) {
         next.attempt = attempt
         attempt.waiter = next
@@ -170,7 +182,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   }
 
   const offer = (connection: Connection, isNew: boolean) => {
-    const waiter = inOrder().find(({ after, stream }) =>
+    const waiter = first(({ after, stream }) =>
       connection.aliveAt > after && (isNew || !stream || idle.length >= reserve)
     )
     if (waiter !== undefined) {
@@ -307,16 +319,11 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
 
   /** Begins as many connections as there are requests without one, as far as that is allowed. */
   const pump = () => {
-    if (young >= handshakes || waiters.length === 0) {
-      return
-    }
-    for (const waiter of inOrder()) {
+    for (let waiter = firstWithoutAttempt(); waiter !== undefined; waiter = firstWithoutAttempt()) {
       if (young >= handshakes) {
         return
       }
-      if (waiter.attempt === undefined && waiters.includes(waiter)) {
-        begin(waiter)
-      }
+      begin(waiter)
     }
   }
 
@@ -335,19 +342,18 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
         return { state: () => ({ step: "waiting", address: existing.address }), cancel: () => {} }
       }
       const waiter: Waiter = { stream, onConnection, onFailed, after, attempt: undefined }
-      waiters.push(waiter)
+      queueOf(waiter).add(waiter)
       pump()
       return {
         state: () => waiter.attempt?.dialing?.state() ?? { step: "waiting", address: undefined },
         cancel: () => {
-          if (!waiters.includes(waiter)) {
+          if (!remove(waiter)) {
             return
           }
-          remove(waiter)
           const { attempt } = waiter
           if (attempt !== undefined) {
             // Another that waits goes on with it; without one, nobody needs it.
-            const next = inOrder().find((other) => other.attempt === undefined)
+            const next = firstWithoutAttempt()
             attempt.waiter = next
             if (next !== undefined) {
               next.attempt = attempt
@@ -379,7 +385,8 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
       for (const { socket } of all) {
         socket.destroy()
       }
-      for (const waiter of waiters.splice(0)) {
+      for (const waiter of [...waiting.requests, ...waiting.streams]) {
+        remove(waiter)
         waiter.onFailed({ step: "waiting", address: undefined, cause: new Error("the client was closed") })
       }
     }

@@ -160,7 +160,15 @@ export const makeDialer = (target: Target, resolve: Resolve = resolveByNode): Di
       }
       clearTimeout(timer)
       const address = addressOf(host, target.port)
-      const socket = open(host, tunnelled)
+      let socket: Socket
+      try {
+        socket = open(host, tunnelled)
+      } catch (cause) {
+        // A certificate or key that is not one: the same at every address, and told as any other failure.
+        reach("tls", address)
+        queueMicrotask(() => fail({ step: "tls", address, cause }))
+        return
+      }
       attempts.add(socket)
       let step: Step = "connection"
       reach(step, others.length === 0 && attempts.size === 1 && failures.length === 0 ? address : undefined)

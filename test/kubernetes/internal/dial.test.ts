@@ -97,6 +97,14 @@ describe.skipIf(process.platform !== "linux")("a name with several addresses", (
       assert.strictEqual(error.cause.errors.length, 3)
     }))
 
+  it.live("says what is wrong with a certificate that is not one", () =>
+    Effect.gen(function*() {
+      const dialer = Dial.makeDialer({ host: "127.0.0.1", port: 1, tls: { cert: "none", key: "none" } })
+      const error = yield* Effect.flip(dial(dialer))
+      assert.strictEqual(error.step, "tls")
+      assert.match(String(error.cause), /PEM/)
+    }))
+
   it.live("leaves no socket behind when it is given up", () =>
     Effect.gen(function*() {
       const accepted = yield* Deferred.make<void>()
