@@ -1,5 +1,5 @@
 /**
- * The package on each runtime: the local server, the README's smallest app, the promise entry and the command.
+ * The package on each runtime: the local server, the README's smallest app, the promise entry, the guard and the command.
  */
 import { readFileSync } from "node:fs"
 import { electionEnvironment, packageJson, type Project } from "./project.ts"
@@ -23,6 +23,15 @@ const token = await runAsLeader({ signal: controller.signal, onLog: () => {} }, 
 })
 console.log("token: " + typeof token)
 process.exit(0)
+`
+
+const guarded = `
+import { Effect, Layer } from "effect"
+import { LeaderElection, LocalLeaderElection, TermGuard } from "effect-kubernetes-leader-election"
+
+const block = Effect.sync(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20_000))
+const Live = Layer.mergeAll(LocalLeaderElection.layer({ leaseDuration: "2 seconds" }), TermGuard.layer)
+await Effect.runPromise(LeaderElection.whileLeading(block).pipe(Effect.provide(Live)))
 `
 
 const bin = `node_modules/.bin/${Object.keys(packageJson.bin)[0]}`
@@ -62,6 +71,13 @@ const checkRuntime = async (project: Project, name: string) => {
   const promised = project.run(command, [...args, "promises.mjs"], electionEnvironment(kubeconfig, "promises"))
   expect(promised.includes("token: bigint"), `the promise entry: ${promised}`)
 
+  project.write("guarded.mjs", guarded)
+  const blocked = project.try(command, [...args, "guarded.mjs"])
+  expect(
+    blocked.status === null && blocked.output.includes("its event loop is blocked although the term on"),
+    `the guard did not end a blocked process: ${blocked.status}\n${blocked.output}`
+  )
+
   const printed = project.run(command, [...args, bin, "--version"]).trim()
   expect(printed.includes(packageJson.version), `--version printed "${printed}" and not ${packageJson.version}`)
   const ran = project.try(
@@ -74,7 +90,9 @@ const checkRuntime = async (project: Project, name: string) => {
   server.signal("SIGTERM")
   await server.ended
   console.log(
-    `${/^v?\d/.test(version!) ? name.replace(/\d+/, "") + " " : ""}${version}: server, app, promises and command work`
+    `${
+      /^v?\d/.test(version!) ? name.replace(/\d+/, "") + " " : ""
+    }${version}: server, app, promises, guard and command work`
   )
 }
 

@@ -41,4 +41,21 @@ if (!skipWhere(missingPostgres())) {
       )
       yield* leading(Fence.transaction(sql`SELECT 1`))
     }).pipe(Effect.provide(Layer.provideMerge(Fence.layer({ table: "leader_fences" }), client))))
+
+  // As the statements for other programs raise it, which take a weaker lock than `raise`.
+  it.live("an UPDATE of the token by another program waits for a fenced transaction too", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql.unsafe(Fence.createTable("leader_fences", "pg"))
+      const update = Effect.gen(function*() {
+        const other = yield* SqlClient.SqlClient
+        const raise = other`UPDATE leader_fences SET token = 9 WHERE name = 'default/updated'`
+        return yield* Effect.exit(
+          other.withTransaction(Effect.andThen(other`SET LOCAL lock_timeout = '100ms'`, raise))
+        )
+      }).pipe(Effect.provide(client, { local: true }))
+      const leading = inTerm(term(7n, { name: "updated" }))
+      const exit = yield* leading(Fence.transaction(update))
+      assert.include(String(exit), "LockTimeout")
+    }).pipe(Effect.provide(Layer.provideMerge(Fence.layer({ table: "leader_fences" }), client))))
 }
