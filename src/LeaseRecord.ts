@@ -229,6 +229,42 @@ export const toCreateBody = (key: LeaseKey, write: LeaseWrite): unknown => ({
 })
 
 /**
+ * The campaign that holds the Lease, or held it last; `undefined` where it is
+ * another implementation's.
+ *
+ * @category guards
+ * @since 0.2.0
+ */
+export const instanceOf = (lease: LeaseRecord): string | undefined => lease.annotations[instanceAnnotation]
+
+/**
+ * Whether the difference between two states of the Lease shows that a holder
+ * lives. Any other edit (a label, the garbage collector removing a dangling
+ * reference) is not a holder's doing, and only gives a newer version to guard
+ * with: counting it would let a stray controller keep a dead leader's lease.
+ *
+ * @category guards
+ * @since 0.2.0
+ */
+export const isSignOfLife = (before: LeaseRecord, after: LeaseRecord): boolean =>
+  before.uid !== after.uid ||
+  before.holderIdentity !== after.holderIdentity ||
+  before.renewTime !== after.renewTime ||
+  before.acquireTime !== after.acquireTime ||
+  before.leaseTransitions !== after.leaseTransitions ||
+  before.leaseDurationSeconds !== after.leaseDurationSeconds ||
+  instanceOf(before) !== instanceOf(after)
+
+/**
+ * A time of the record, Unix microseconds, as Kubernetes writes it: RFC 3339 with
+ * six digits after the point.
+ *
+ * @category codecs
+ * @since 0.2.0
+ */
+export const formatTime = (micros: bigint): string => MicroTime.format(micros)
+
+/**
  * The body of the merge patch that changes a Lease, guarded by the version that
  * the change was decided on: the API server answers 409 where the object has
  * changed since. A uid beside the version would turn that into a 422.

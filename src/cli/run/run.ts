@@ -15,8 +15,6 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stdio from "effect/Stdio"
-import { fromNanos } from "../../internal/duration.ts"
-import { programDeadline } from "../../internal/protocol/timing.ts"
 import { LeaderElection, whileLeadingForever } from "../../LeaderElection.ts"
 import * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
 import { Leadership } from "../../Leadership.ts"
@@ -126,16 +124,7 @@ const runCommand = Effect.fnUntraced(
     const election = yield* LeaderElection
     const { settings } = election
 
-    // Until the Lease may be another's: leaseDuration × 0.95 after the start of the last renewal that succeeded.
-    const deadline = fromNanos(programDeadline(Duration.toNanosUnsafe(settings.leaseDuration)))
-    const left = Effect.map(
-      election.sinceRenewal,
-      Option.match({
-        onNone: () => Duration.zero,
-        onSome: (since) => Duration.max(Duration.subtract(deadline, since), Duration.zero)
-      })
-    )
-
+    const left = leadership.untilOverrun
     const guard = yield* Guard.make()
     if (signals.stop !== undefined) {
       // Told to end in the moment in which the term began: no COMMAND is started any more.

@@ -3,8 +3,7 @@
  *
  * @internal
  */
-import * as MicroTime from "../../internal/protocol/microTime.ts"
-import { ageMarkAnnotation, instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
+import { ageMarkAnnotation, formatTime, instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
 import { line } from "../shared/printable.ts"
 
 /**
@@ -101,8 +100,8 @@ export const toStatus = (
       : "held",
     kind,
     holder: lease.holderIdentity === "" ? null : lease.holderIdentity,
-    renewTime: lease.renewTime === undefined ? null : MicroTime.format(lease.renewTime),
-    acquireTime: lease.acquireTime === undefined ? null : MicroTime.format(lease.acquireTime),
+    renewTime: lease.renewTime === undefined ? null : formatTime(lease.renewTime),
+    acquireTime: lease.acquireTime === undefined ? null : formatTime(lease.acquireTime),
     clock: now.clock,
     ageSeconds: age === undefined ? null : seconds(age),
     leaseDurationSeconds: duration ?? null,

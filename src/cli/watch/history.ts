@@ -7,8 +7,7 @@
  *
  * @internal
  */
-import { instanceOf, isSignOfLife } from "../../internal/protocol/observation.ts"
-import type { LeaseRecord } from "../../LeaseRecord.ts"
+import { instanceOf, isSignOfLife, type LeaseRecord } from "../../LeaseRecord.ts"
 import { line } from "../shared/printable.ts"
 import { measured, type Row, type Span } from "../shared/timeline.ts"
 

@@ -9,7 +9,9 @@
  *
  * @internal
  */
-import { ageMarkAnnotation, instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
+import { ageMarkAnnotation, isSignOfLife, type LeaseRecord } from "../../LeaseRecord.ts"
+
+export { instanceOf, isSignOfLife } from "../../LeaseRecord.ts"
 
 export interface Observation {
   /** The newest state known: a record, its absence, or nothing yet. */
@@ -44,8 +46,6 @@ export const initial: Observation = {
   first: undefined
 }
 
-export const instanceOf = (lease: LeaseRecord): string | undefined => lease.annotations[instanceAnnotation]
-
 /**
  * Whether the object carries the age mark: an annotation whose value is the
  * object's own uid. Servers assign uids, so no copy, backup or `kubectl apply`
@@ -57,21 +57,6 @@ export const isMarked = (lease: LeaseRecord): boolean =>
 /** Whether this is the very version that this election saw first. */
 export const isFirst = ({ first }: Observation, lease: LeaseRecord): boolean =>
   first !== undefined && first !== "absent" && first.uid === lease.uid && first.version === lease.resourceVersion
-
-/**
- * Whether the difference between two states of the Lease shows that a holder
- * lives. Any other edit (a label, the garbage collector removing a dangling
- * reference) is not a holder's doing, and only gives a newer version to guard
- * with: counting it would let a stray controller keep a dead leader's lease.
- */
-export const isSignOfLife = (before: LeaseRecord, after: LeaseRecord): boolean =>
-  before.uid !== after.uid ||
-  before.holderIdentity !== after.holderIdentity ||
-  before.renewTime !== after.renewTime ||
-  before.acquireTime !== after.acquireTime ||
-  before.leaseTransitions !== after.leaseTransitions ||
-  before.leaseDurationSeconds !== after.leaseDurationSeconds ||
-  instanceOf(before) !== instanceOf(after)
 
 const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): Observation => {
   const before = observation.lease
