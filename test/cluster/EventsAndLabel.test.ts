@@ -169,8 +169,11 @@ describe.concurrent("Events and label", () => {
       yield* stop
       const warnings = observed.lines.filter(({ level }) => level === "Warn").map(({ text }) => text)
       assert.strictEqual(warnings.length, 2, warnings.join("\n"))
-      assert.include(warnings.join(), `apiGroups ["events.k8s.io"], resources ["events"], verbs ["create"]`)
-      assert.include(warnings.join(), `apiGroups [""], resources ["pods"], verbs ["patch"]`)
+      assert.include(
+        warnings.join(),
+        `- apiGroups: ["events.k8s.io"]\n    resources: ["events"]\n    verbs: ["create"]`
+      )
+      assert.include(warnings.join(), `- apiGroups: [""]\n    resources: ["pods"]\n    verbs: ["patch"]`)
       assert.deepStrictEqual(observed.lines.filter(({ level }) => level === "Error"), [])
       assert.strictEqual(
         observed.value("leader_election_terms_total", { lease: `${world.namespace}/demo` }),
