@@ -80,6 +80,9 @@ export class LeaderElection extends Context.Service<LeaderElection, {
   /** Who holds the Lease, as last seen here. */
   readonly leader: Effect.Effect<Option.Option<string>>
 
+  /** What the holder publishes with its term, as last seen here; see the module's {@link leaderNote}. */
+  readonly leaderNote: Effect.Effect<Option.Option<string>>
+
   /**
    * Time since the start of the last renewal that succeeded, while a program of
    * this election runs; `None` while none does.
@@ -221,6 +224,7 @@ export const make: Effect.Effect<
     status: Effect.sync(() => State.statusOf(election.state)),
     changes: SubscriptionRef.changes(election.statuses),
     leader: Effect.sync(() => State.leaderOf(election.state)),
+    leaderNote: Effect.sync(() => State.noteOf(election.state)),
     sinceRenewal: Effect.map(moment, (now) => {
       const { claim } = election.state
       return claim?.term === undefined ? Option.none() : Option.some(Duration.nanos(elapsed(claim.validFrom, now)))
@@ -416,6 +420,23 @@ export const changes: Stream.Stream<LeaderElectionStatus, never, LeaderElection>
  */
 export const leader: Effect.Effect<Option.Option<string>, never, LeaderElection> = LeaderElection.use((election) =>
   election.leader
+)
+
+/**
+ * What the holder of the Lease publishes with its term (its setting `note`), as
+ * last seen here: its address or version, for example. `None` where there is no
+ * holder, or it publishes nothing.
+ *
+ * **Gotchas**
+ *
+ * Whatever may write the Lease can write this text. Escape it where it is shown,
+ * and prove leadership by other means.
+ *
+ * @category accessors
+ * @since 0.2.0
+ */
+export const leaderNote: Effect.Effect<Option.Option<string>, never, LeaderElection> = LeaderElection.use((election) =>
+  election.leaderNote
 )
 
 /**

@@ -93,6 +93,12 @@ export interface Settings {
    * Whether followers watch the Lease (default) or poll it every `retryPeriod`.
    */
   readonly watch: boolean
+  /**
+   * What this process publishes in the Lease while it holds it, for everybody
+   * that may read Leases: its address or version, for example. At most 4096
+   * bytes.
+   */
+  readonly note?: string | undefined
 }
 
 /**
@@ -123,6 +129,7 @@ export interface Input {
   readonly requestTimeout?: DurationInput | undefined
   readonly newLease?: "wait" | "lead" | undefined
   readonly watch?: boolean | undefined
+  readonly note?: string | undefined
 }
 
 /**
@@ -221,7 +228,8 @@ export const variables = {
   retryPeriod: "LEADER_ELECTION_RETRY_PERIOD",
   requestTimeout: "LEADER_ELECTION_REQUEST_TIMEOUT",
   newLease: "LEADER_ELECTION_NEW_LEASE",
-  watch: "LEADER_ELECTION_WATCH"
+  watch: "LEADER_ELECTION_WATCH",
+  note: "LEADER_ELECTION_NOTE"
 } as const
 
 // -----------------------------------------------------------------------------
@@ -355,6 +363,11 @@ const labelProblem = (text: string): string | undefined =>
 const subdomainProblem = (text: string): string | undefined =>
   text.length <= 253 && text.split(".").every((part) => label.test(part)) ? undefined : `is ${quote(text)}`
 const uidProblem = (text: string): string | undefined => uid.test(text) ? undefined : `is ${quote(text)}`
+const maxNoteBytes = 4096
+const noteProblem = (text: string): string | undefined => {
+  const { length } = new TextEncoder().encode(text)
+  return length <= maxNoteBytes ? undefined : `has ${length} bytes`
+}
 const lengthProblem = (text: string): string | undefined =>
   text.length <= maxIdentity ? undefined : `has ${text.length} characters, and at most ${maxIdentity} are allowed`
 
@@ -652,6 +665,11 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
     problems.push(`${called("watch")} is ${quote(String(givenWatch))}: give "true" or "false"`)
   }
 
+  const givenNote = input.note ?? env[variables.note]
+  const note = givenNote === undefined
+    ? undefined
+    : text(givenNote, called("note"), "give at most 4096 bytes of text, or none", noteProblem)
+
   return problems.length > 0 ||
       name === undefined || namespace === undefined || identity === undefined ||
       leaseDuration === undefined || renewInterval === undefined || renewDeadline === undefined ||
@@ -670,7 +688,8 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
         retryPeriod: DurationText.fromNanos(retryPeriod),
         requestTimeout: DurationText.fromNanos(requestTimeout),
         newLease,
-        watch
+        watch,
+        ...(note !== undefined && { note })
       },
       warnings,
       notices
@@ -833,6 +852,16 @@ export const layerConfig = (config: Config.Wrap<Input>): Layer.Layer<LeaderElect
 // -----------------------------------------------------------------------------
 
 /**
+ * What {@link toEnvironment} gives.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type EnvironmentOf =
+  & Readonly<Record<(typeof variables)[Exclude<Setting, "note">], string>>
+  & { readonly LEADER_ELECTION_NOTE?: string }
+
+/**
  * The settings as variables, for another process that reads them with
  * {@link layerFromEnv}. It reads the same settings from them where its
  * POD_NAME, POD_UID and POD_NAMESPACE are the same, which a child inherits.
@@ -840,7 +869,7 @@ export const layerConfig = (config: Config.Wrap<Input>): Layer.Layer<LeaderElect
  * @category converting
  * @since 0.1.0
  */
-export const toEnvironment = (settings: Settings): Record<(typeof variables)[Setting], string> => ({
+export const toEnvironment = (settings: Settings): EnvironmentOf => ({
   LEADER_ELECTION_NAMESPACE: settings.namespace,
   LEADER_ELECTION_NAME: settings.name,
   LEADER_ELECTION_IDENTITY: settings.identity,
@@ -850,5 +879,6 @@ export const toEnvironment = (settings: Settings): Record<(typeof variables)[Set
   LEADER_ELECTION_RETRY_PERIOD: DurationText.format(settings.retryPeriod),
   LEADER_ELECTION_REQUEST_TIMEOUT: DurationText.format(settings.requestTimeout),
   LEADER_ELECTION_NEW_LEASE: settings.newLease,
-  LEADER_ELECTION_WATCH: String(settings.watch)
+  LEADER_ELECTION_WATCH: String(settings.watch),
+  ...(settings.note !== undefined && { LEADER_ELECTION_NOTE: settings.note })
 })

@@ -119,6 +119,16 @@ export const instanceAnnotation = "effect-kubernetes-leader-election/instance"
 export const ageMarkAnnotation = "effect-kubernetes-leader-election/age-mark"
 
 /**
+ * The annotation with the leader's note: what it publishes with its term, its
+ * address or version for example. Written and removed with the holder, and no
+ * sign of life.
+ *
+ * @category annotations
+ * @since 0.2.0
+ */
+export const noteAnnotation = "effect-kubernetes-leader-election/note"
+
+/**
  * The annotation that asks one leader to give up its term in good order. Its
  * value is the instance id of the leader that is meant: any other leader
  * ignores it.

@@ -519,6 +519,36 @@ describe("LeaderElectionConfig", () => {
     })
   })
 
+  describe("the note", () => {
+    const given = (note: string) =>
+      resolve(
+        { namespace: "a", name: "b", note },
+        {
+          variables: {},
+          credentialsNamespace: undefined,
+          credentialsOrigin: "found",
+          process: { hostName: "h", processId: 1 },
+          random: "r"
+        } as Parameters<typeof resolve>[1]
+      )
+
+    it("has at most 4096 bytes", () => {
+      const longest = "\u{1f600}".repeat(1024)
+      assert.strictEqual(Result.getOrThrow(given(longest)).settings.note, longest)
+      assert.deepStrictEqual(
+        Result.flip(given(`${longest}.`)),
+        Result.succeed([
+          "note (LEADER_ELECTION_NOTE) has 4097 bytes: give at most 4096 bytes of text, or none"
+        ])
+      )
+    })
+
+    it("is handed on to another process", () => {
+      const { settings } = Result.getOrThrow(given("10.0.0.7"))
+      assert.strictEqual(toEnvironment(settings).LEADER_ELECTION_NOTE, "10.0.0.7")
+    })
+  })
+
   describe("durations in code", () => {
     const given: ReadonlyArray<LeaderElectionConfig.DurationInput> = [
       "30s",

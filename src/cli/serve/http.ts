@@ -34,6 +34,8 @@ interface Answer {
   readonly status: "idle" | "following" | "pending" | "leading" | "ending"
   /** Who holds the Lease; null where nobody does, or nothing is known yet. */
   readonly leader: string | null
+  /** What the holder publishes with its term. */
+  readonly leaderNote: string | null
   readonly identity: string
   readonly namespace: string
   readonly name: string
@@ -48,7 +50,8 @@ interface Answer {
 
 /** Whether there is nothing new in it but the time that has passed. */
 const isSame = (one: Answer, other: Answer): boolean =>
-  one.status === other.status && one.leader === other.leader && one.fencingToken === other.fencingToken
+  one.status === other.status && one.leader === other.leader && one.leaderNote === other.leaderNote &&
+  one.fencingToken === other.fencingToken
 
 const statusNames = {
   Idle: "idle",
@@ -112,7 +115,13 @@ export const serve = Effect.fnUntraced(
 
     const answer = Effect.gen(function*() {
       const status = yield* election.status
-      const about = { leader: Option.getOrNull(status.leader), identity, namespace, name }
+      const about = {
+        leader: Option.getOrNull(status.leader),
+        leaderNote: Option.getOrNull(yield* election.leaderNote),
+        identity,
+        namespace,
+        name
+      }
       const leadership = SubscriptionRef.getUnsafe(current)
       // Before the rest is asked for: this must not end later than the validity does.
       const before = yield* Clock.monotonicTimeNanos

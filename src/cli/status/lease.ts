@@ -3,7 +3,7 @@
  *
  * @internal
  */
-import { ageMarkAnnotation, formatTime, instanceAnnotation, type LeaseRecord } from "../../LeaseRecord.ts"
+import { ageMarkAnnotation, formatTime, instanceAnnotation, type LeaseRecord, noteAnnotation } from "../../LeaseRecord.ts"
 import { line } from "../shared/printable.ts"
 
 /**
@@ -51,6 +51,8 @@ export interface Status {
   readonly ownerPod: { readonly name: string; readonly uid: string } | null
   /** The campaign that holds it, of ours only. */
   readonly instance: string | null
+  /** What the holder publishes with its term. */
+  readonly note: string | null
   readonly resourceVersion: string
   /** Set while a finalizer holds up its deletion. */
   readonly deleting: boolean
@@ -109,6 +111,7 @@ export const toStatus = (
     transitions: lease.leaseTransitions,
     ownerPod: pod === undefined ? null : { name: pod.name, uid: pod.uid },
     instance: lease.annotations[instanceAnnotation] ?? null,
+    note: lease.annotations[noteAnnotation] ?? null,
     resourceVersion: lease.resourceVersion.toString(),
     deleting: lease.deletionTimestamp !== undefined,
     preferredHolder: lease.preferredHolder ?? null

@@ -83,7 +83,8 @@ const makeAuthor = Effect.fnUntraced(function*(election: Election) {
     instance: Instance.format(election.lastInstance, origin, random.toString(36)),
     leaseDuration: timing.leaseDuration,
     leaseDurationSeconds: Number(timing.leaseDuration / 1_000_000_000n),
-    pod: settings.pod
+    pod: settings.pod,
+    note: settings.note
   } satisfies Writes.Author
 })
 

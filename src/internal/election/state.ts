@@ -26,7 +26,7 @@ import {
 } from "../../LeaderElectionError.ts"
 import type { LeaderElectionStatus } from "../../LeaderElectionStatus.ts"
 import type { LeaseError, LeaseVerb } from "../../LeaseError.ts"
-import { formatKey, type LeaseKey } from "../../LeaseRecord.ts"
+import { formatKey, type LeaseKey, noteAnnotation } from "../../LeaseRecord.ts"
 import type { LeaseStore } from "../../LeaseStore.ts"
 import * as Attempts from "../protocol/attempts.ts"
 import { expiresAt } from "../protocol/decision.ts"
@@ -182,6 +182,12 @@ export const make = Effect.fnUntraced(function*(
 /** The identity of the holder, as last seen. */
 export const leaderOf = ({ observation: { lease } }: State): Option.Option<string> =>
   typeof lease === "string" || lease.holderIdentity === "" ? Option.none() : Option.some(lease.holderIdentity)
+
+/** What the holder publishes. */
+export const noteOf = ({ observation: { lease } }: State): Option.Option<string> =>
+  typeof lease === "string" || lease.holderIdentity === ""
+    ? Option.none()
+    : Option.fromUndefinedOr(lease.annotations[noteAnnotation])
 
 /** What the election shows of its state. */
 export const statusOf = (state: State): LeaderElectionStatus => {

@@ -9,6 +9,7 @@ import {
   type LeaseRecord,
   type LeaseWrite,
   maxLeaseTransitions,
+  noteAnnotation,
   type OwnerReference,
   stepDownAnnotation
 } from "../../LeaseRecord.ts"
@@ -26,6 +27,8 @@ export interface Author extends Self {
   readonly leaseDurationSeconds: number
   /** No Pod, no reference: one that names no existing Pod costs the Lease within 10 ms. */
   readonly pod: Owner | undefined
+  /** What this holder publishes with the Lease. */
+  readonly note?: string | undefined
 }
 
 /**
@@ -66,13 +69,17 @@ const changedReferences = (lease: LeaseRecord, pod: Owner | undefined) => {
   return sameReferences(references, lease.ownerReferences) ? {} : { ownerReferences: references }
 }
 
+/** The holder's note, where it is not there already; its predecessor's goes. */
+const published = (note: string | undefined, lease?: LeaseRecord) =>
+  note === lease?.annotations[noteAnnotation] ? {} : { [noteAnnotation]: note ?? null }
+
 export const create = (author: Author, renewTime: bigint): LeaseWrite => ({
   holderIdentity: author.identity,
   leaseDurationSeconds: author.leaseDurationSeconds,
   acquireTime: renewTime,
   renewTime,
   leaseTransitions: 0,
-  annotations: { [instanceAnnotation]: author.instance },
+  annotations: { [instanceAnnotation]: author.instance, ...published(author.note) },
   ...(author.pod !== undefined && { ownerReferences: ownedBy([], author.pod) })
 })
 
@@ -97,6 +104,7 @@ export const take = (
     : Math.min(lease.leaseTransitions + 1, maxLeaseTransitions),
   annotations: {
     [instanceAnnotation]: author.instance,
+    ...published(author.note, lease),
     ...ageMark(lease, options.mark),
     // Asked of the leader before: this term is not meant.
     ...(lease.annotations[stepDownAnnotation] !== undefined && { [stepDownAnnotation]: null })
@@ -106,8 +114,8 @@ export const take = (
 
 /**
  * Renews. The holder and the duration are written each time, because somebody
- * may have shortened the duration that followers wait for; the instance and the
- * age mark where they are missing.
+ * may have shortened the duration that followers wait for; the instance, the note
+ * and the age mark where they are missing.
  */
 export const renew = (
   author: Author,
@@ -117,6 +125,7 @@ export const renew = (
 ): LeaseWrite => {
   const annotations = {
     ...(instanceOf(lease) === undefined && { [instanceAnnotation]: author.instance }),
+    ...published(author.note, lease),
     ...ageMark(lease, options.mark)
   }
   return {
@@ -140,7 +149,7 @@ export const begin = (
 
 /**
  * Releases: no holder, no owner, and a duration of one second, the mark by
- * which every implementation may take it at once.
+ * which every implementation may take it at once. The note goes with the holder.
  */
 export const release = (
   lease: LeaseRecord,
@@ -150,6 +159,6 @@ export const release = (
   holderIdentity: "",
   leaseDurationSeconds: releasedDurationSeconds,
   renewTime,
-  annotations: { [instanceAnnotation]: null },
+  annotations: { [instanceAnnotation]: null, ...published(undefined, lease) },
   ...(options.owner && changedReferences(lease, undefined))
 })

@@ -3,6 +3,7 @@ import * as Writes from "../../../src/internal/protocol/writes.ts"
 import {
   ageMarkAnnotation,
   instanceAnnotation,
+  noteAnnotation,
   type OwnerReference,
   stepDownAnnotation
 } from "../../../src/LeaseRecord.ts"
@@ -222,5 +223,35 @@ describe("release", () => {
   it("leaves the owner references alone where there is none of a Pod, or where it may not", () => {
     assert.isFalse("ownerReferences" in Writes.release(lease({ ownerReferences: [deployment] }), 7n, { owner: true }))
     assert.isFalse("ownerReferences" in Writes.release(lease({ ownerReferences: [own] }), 7n, { owner: false }))
+  })
+})
+
+describe("the note", () => {
+  const noting: Writes.Author = { ...author, note: "10.0.0.7" }
+  const marked = (note?: string) =>
+    lease({
+      annotations: { [instanceAnnotation]: "50-x", ...(note !== undefined && { [noteAnnotation]: note }) }
+    })
+  const options = { owner: false, mark: false }
+  const of = (write: { readonly annotations?: Readonly<Record<string, string | null>> }) =>
+    write.annotations?.[noteAnnotation]
+
+  it("is written with each write of a holder where it is not there", () => {
+    assert.strictEqual(of(Writes.create(noting, 1n)), "10.0.0.7")
+    for (const stored of [undefined, "10.0.0.6"]) {
+      assert.strictEqual(of(Writes.take(noting, marked(stored), 1n, options)), "10.0.0.7")
+      assert.strictEqual(of(Writes.renew(noting, marked(stored), 1n, options)), "10.0.0.7")
+      assert.strictEqual(of(Writes.begin(noting, marked(stored), 1n, options)), "10.0.0.7")
+    }
+    assert.isUndefined(of(Writes.renew(noting, marked("10.0.0.7"), 1n, options)))
+    assert.isUndefined(Writes.renew(noting, marked("10.0.0.7"), 1n, options).annotations)
+  })
+
+  it("of a predecessor goes, and one's own with the release", () => {
+    assert.strictEqual(of(Writes.take(author, marked("10.0.0.6"), 1n, options)), null)
+    assert.strictEqual(of(Writes.renew(author, marked("10.0.0.6"), 1n, options)), null)
+    assert.strictEqual(of(Writes.release(marked("10.0.0.7"), 1n, options)), null)
+    assert.isUndefined(of(Writes.release(marked(), 1n, options)))
+    assert.isUndefined(of(Writes.create(author, 1n)))
   })
 })
