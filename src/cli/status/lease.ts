@@ -3,7 +3,13 @@
  *
  * @internal
  */
-import { ageMarkAnnotation, formatTime, instanceAnnotation, type LeaseRecord, noteAnnotation } from "../../LeaseRecord.ts"
+import {
+  ageMarkAnnotation,
+  formatTime,
+  instanceAnnotation,
+  type LeaseRecord,
+  noteAnnotation
+} from "../../LeaseRecord.ts"
 import { line } from "../shared/printable.ts"
 
 /**
