@@ -153,10 +153,6 @@ describe("Links", () => {
         if (/^[a-z]+:/.test(target)) {
           return false
         }
-        if (/(^|\/)(fencing|shards)\.md$/.test(target)) {
-          // Until they have landed.
-          return false
-        }
         const [path, anchor] = target.split("#")
         const file = path === "" ? join(root, page) : join(root, dirname(page), path!)
         return !existsSync(file) || (anchor !== undefined && !anchorsOf(file).includes(anchor))

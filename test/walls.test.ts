@@ -26,7 +26,10 @@ const imports: ReadonlyArray<readonly [file: string, specifier: string, allowed:
   ["src/kubernetes/KubernetesClient.ts", "../testing/LeaseApiServer.ts", false],
   ["src/kubernetes/internal/transport.ts", "../../cli/main.ts", false],
   ["src/testing/LeaseApiServer.ts", "../kubernetes/KubernetesClient.ts", true],
-  ["src/testing/LeaseApiServer.ts", "../cli/main.ts", false]
+  ["src/testing/LeaseApiServer.ts", "../cli/main.ts", false],
+  ["src/cli/run/run.ts", "../../LeaderElection.ts", true],
+  ["src/cli/run/run.ts", "../../internal/protocol/timing.ts", false],
+  ["src/cli/main.ts", "../kubernetes/internal/transport.ts", false]
 ]
 
 describe("walls", async () => {
