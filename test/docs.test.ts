@@ -49,7 +49,7 @@ for (const example of [...examples, ...comments]) {
   writeFileSync(example.file, example.code)
 }
 
-const isApp = (example: Fence) => example.code.includes("NodeRuntime.runMain")
+const isApp = (example: Fence) => /^NodeRuntime\.runMain/m.test(example.code)
 
 describe("TypeScript in the documentation", () => {
   it("has examples", () => {
