@@ -2,7 +2,9 @@
  * The programs that the cluster tests run: etcd, kube-apiserver, kube-controller-manager and the client-go candidate,
  * built from their Go modules (`test/cluster/go`) into a cache outside the checkout, once per version.
  *
- *     node scripts/build-cluster.ts
+ *     node scripts/build-cluster.ts [newest] [oldest]
+ *
+ * TEST_KUBERNETES=oldest gives the servers of the oldest Kubernetes that is supported (`test/cluster/go-oldest`).
  *
  * With `KUBEBUILDER_ASSETS` set to a directory of ready-made binaries (such as `setup-envtest use -p path` prints) the
  * servers come from there and only the candidate is built.
@@ -26,12 +28,35 @@ export interface ClusterPrograms {
   readonly candidate: string | undefined
 }
 
-const moduleDirectory = fileURLToPath(new URL("../test/cluster/go", import.meta.url))
-const servers = ["etcd", "kube-apiserver", "kube-controller-manager"]
+/** A Go module, and the servers that are built from it. */
+interface Module {
+  readonly directory: string
+  readonly servers: ReadonlyArray<string>
+}
+
+const newest: Module = {
+  directory: fileURLToPath(new URL("../test/cluster/go", import.meta.url)),
+  servers: ["etcd", "kube-apiserver", "kube-controller-manager"]
+}
+const oldest: Module = {
+  directory: fileURLToPath(new URL("../test/cluster/go-oldest", import.meta.url)),
+  servers: ["kube-apiserver", "kube-controller-manager"]
+}
+
+export type Release = "newest" | "oldest"
+
+const releaseOfTests = (): Release => {
+  const release = process.env["TEST_KUBERNETES"] || "newest"
+  if (release !== "newest" && release !== "oldest") {
+    throw new Error(`TEST_KUBERNETES is ${release}: give newest or oldest`)
+  }
+  return release
+}
 
 /** Finds the programs, building what is missing. Safe to call from several processes at once. */
 export const clusterPrograms = async (
-  log: (line: string) => void = (line) => void process.stderr.write(`${line}\n`)
+  log: (line: string) => void = (line) => void process.stderr.write(`${line}\n`),
+  release: Release = releaseOfTests()
 ): Promise<ClusterPrograms> => {
   const assets = process.env["KUBEBUILDER_ASSETS"]
   if (assets !== undefined && assets !== "") {
@@ -54,10 +79,26 @@ export const clusterPrograms = async (
     }
   }
 
-  const { kubernetesVersion, directory } = await cache()
-  const missing = servers.filter((name) => !existsSync(join(directory, name)))
+  const directory = await buildServers(newest, release === "newest" ? newest.servers : ["etcd"], log)
+  const servers = release === "newest" ? directory : await buildServers(oldest, oldest.servers, log)
+  return {
+    etcd: join(directory, "etcd"),
+    apiServer: join(servers, "kube-apiserver"),
+    controllerManager: join(servers, "kube-controller-manager"),
+    candidate: await candidateProgram(log)
+  }
+}
+
+/** Builds those that are missing, and gives the directory that they are in. */
+const buildServers = async (
+  module: Module,
+  names: ReadonlyArray<string>,
+  log: (line: string) => void
+): Promise<string> => {
+  const { directory, kubernetesVersion } = await cache(module)
+  const missing = names.filter((name) => !existsSync(join(directory, name)))
   if (missing.length > 0) {
-    if (goVersion() === undefined) {
+    if (goVersion(module) === undefined) {
       throw new Error([
         "The cluster tests need Go (1.26 or newer) to build a Kubernetes API server, and there is no `go` in PATH.",
         "Instead of installing Go, you can",
@@ -68,15 +109,10 @@ export const clusterPrograms = async (
     log(`Kubernetes ${kubernetesVersion} is not built yet; building into ${directory} (some minutes, only once)`)
     for (const name of missing) {
       const flags = name === "etcd" ? [] : ["-X", `k8s.io/component-base/version.gitVersion=${kubernetesVersion}`]
-      await build(name, directory, name, flags, log)
+      await build(module, name, directory, name, flags, log)
     }
   }
-  return {
-    etcd: join(directory, "etcd"),
-    apiServer: join(directory, "kube-apiserver"),
-    controllerManager: join(directory, "kube-controller-manager"),
-    candidate: await candidateProgram(log)
-  }
+  return directory
 }
 
 /** Only the client-go candidate: for tests on an existing cluster. Undefined, and said so, where Go is missing. */
@@ -92,24 +128,24 @@ const helperProgram = async (
   without: string,
   log: (line: string) => void = (line) => void process.stderr.write(`${line}\n`)
 ): Promise<string | undefined> => {
-  const { directory } = await cache()
+  const { directory } = await cache(newest)
   // Named by its own source, so that a change to it does not rebuild the servers.
-  const name = `${packageName}-${await digest([`${packageName}/main.go`])}`
+  const name = `${packageName}-${await digest(newest, [`${packageName}/main.go`])}`
   if (!existsSync(join(directory, name))) {
-    if (goVersion() === undefined) {
+    if (goVersion(newest) === undefined) {
       log(`There is no \`go\` in PATH to build ${packageName} with: ${without}`)
       return undefined
     }
-    await build(packageName, directory, name, [], log)
+    await build(newest, packageName, directory, name, [], log)
   }
   return join(directory, name)
 }
 
-const cache = async () => {
-  const goMod = await readFile(join(moduleDirectory, "go.mod"), "utf8")
+const cache = async (module: Module) => {
+  const goMod = await readFile(join(module.directory, "go.mod"), "utf8")
   const kubernetesVersion = /^\s*k8s\.io\/kubernetes (v\S+)$/m.exec(goMod)?.[1]
   if (kubernetesVersion === undefined) throw new Error("go.mod does not require k8s.io/kubernetes")
-  const hash = await digest(["go.mod", "go.sum", ...servers.map((name) => `${name}/main.go`)])
+  const hash = await digest(module, ["go.mod", "go.sum", ...module.servers.map((name) => `${name}/main.go`)])
   const base = process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache")
   return {
     kubernetesVersion,
@@ -117,20 +153,21 @@ const cache = async () => {
   }
 }
 
-const digest = async (files: ReadonlyArray<string>): Promise<string> => {
+const digest = async (module: Module, files: ReadonlyArray<string>): Promise<string> => {
   const hash = createHash("sha256")
   for (const file of files) {
-    hash.update(await readFile(join(moduleDirectory, file))).update("\0")
+    hash.update(await readFile(join(module.directory, file))).update("\0")
   }
   return hash.digest("hex").slice(0, 12)
 }
 
-const goVersion = (): string | undefined => {
-  const result = spawnSync("go", ["version"], { cwd: moduleDirectory, encoding: "utf8" })
+const goVersion = (module: Module): string | undefined => {
+  const result = spawnSync("go", ["version"], { cwd: module.directory, encoding: "utf8" })
   return result.status === 0 ? result.stdout.trim() : undefined
 }
 
 const build = async (
+  module: Module,
   packageName: string,
   directory: string,
   name: string,
@@ -150,7 +187,14 @@ const build = async (
     log(`Building ${name} ...`)
     const temporary = `${target}.${process.pid}.tmp`
     try {
-      await go(["build", "-ldflags", ["-s", "-w", ...linkerFlags].join(" "), "-o", temporary, `./${packageName}`])
+      await go(module, [
+        "build",
+        "-ldflags",
+        ["-s", "-w", ...linkerFlags].join(" "),
+        "-o",
+        temporary,
+        `./${packageName}`
+      ])
       await rename(temporary, target)
     } finally {
       await rm(temporary, { force: true })
@@ -161,10 +205,10 @@ const build = async (
   }
 }
 
-const go = (args: ReadonlyArray<string>) =>
+const go = (module: Module, args: ReadonlyArray<string>) =>
   new Promise<void>((resolve, reject) => {
     const child = spawn("go", args, {
-      cwd: moduleDirectory,
+      cwd: module.directory,
       stdio: ["ignore", "inherit", "inherit"],
       // Without cgo no C compiler is needed. A vendor or workspace setting of the user's is about another module.
       env: { ...process.env, CGO_ENABLED: "0", GOFLAGS: "-mod=readonly -buildvcs=false", GOWORK: "off" }
@@ -214,8 +258,12 @@ const isRunning = (pid: number): boolean => {
 
 if (import.meta.main) {
   try {
-    // oxlint-disable-next-line no-console
-    console.log(JSON.stringify(await clusterPrograms(), undefined, 2))
+    const given = process.argv.slice(2)
+    for (const release of given.length === 0 ? [releaseOfTests()] : given) {
+      if (release !== "newest" && release !== "oldest") throw new Error(`${release} is neither newest nor oldest`)
+      // oxlint-disable-next-line no-console
+      console.log(JSON.stringify(await clusterPrograms(undefined, release), undefined, 2))
+    }
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
     process.exitCode = 1

@@ -39,7 +39,8 @@ describe.concurrent("the first leader", () => {
     assertBetween("from the campaign's begin to leading", leading.mono - candidate.since("following"), 0, slack)
     assert.strictEqual(leading.cause, "released")
     assert.strictEqual(leading.transitions, 8)
-    assert.strictEqual((await trial.lease()).metadata.ownerReferences?.[0]?.uid, candidate.pod.metadata.uid)
+    // With a kubeconfig it may be the Lease of another cluster, where this Pod does not exist.
+    assert.isUndefined((await trial.lease()).metadata.ownerReferences)
   })
 })
 
