@@ -11,6 +11,7 @@ import { isHeldBy } from "../protocol/decision.ts"
 import * as Observation from "../protocol/observation.ts"
 import { meaningOf } from "../protocol/refusal.ts"
 import * as Renewal from "../protocol/renewal.ts"
+import { remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import type { Campaign } from "./campaign.ts"
 import { jitter, waitUntil } from "./clock.ts"
@@ -112,14 +113,16 @@ const attempt = Effect.fnUntraced(function*(release: Release) {
   const { claim, election, requests, takes } = release
   const { news, timing } = election
   const began = (yield* election.moment).monotonic
-  // Later the Lease may be another's.
-  const latest = (claim?.validFrom ?? takes.at(-1)!.start).monotonic + timing.leaseDuration
+  const since = claim?.validFrom ?? takes.at(-1)!.start
   const limit = began + 2n * timing.retryPeriod + timing.requestTimeout
-  const stop = limit < latest ? limit : latest
   let nextLook = began
   while (true) {
     news.closeUnsafe()
-    const now = (yield* election.moment).monotonic
+    const moment = yield* election.moment
+    const now = moment.monotonic
+    // Later the Lease may be another's: by the clock that goes on while the machine is suspended, too.
+    const latest = now + remaining(since, moment, timing.leaseDuration)
+    const stop = limit < latest ? limit : latest
     const { mustRead, observation, reads } = election.state
     const found = target(release, observation)
     if (release.released || found === "released") {
