@@ -362,6 +362,13 @@ export class Monitor {
     }
   }
 
+  private salts = 0
+
+  /** Microseconds that make a record unlike all others. */
+  nextSalt(): number {
+    return ++this.salts
+  }
+
   // --- edits that name candidates -----------------------------------------------------------------------------------
 
   /**

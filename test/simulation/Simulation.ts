@@ -16,6 +16,9 @@ import * as Dice from "./random.ts"
 import * as Storm from "./storm.ts"
 import { format, key, milli, second, Violation, World } from "./World.ts"
 
+/** How much of the seeds have one fault at a time. */
+const orderlyShare = 0.25
+
 /** What a run came to. */
 export interface Outcome {
   readonly seed: number
@@ -93,7 +96,7 @@ export class Simulation {
       )
     )
 
-    this.orderly = dice.chance(0.25) && options.misuse === undefined
+    this.orderly = dice.chance(orderlyShare) && options.misuse === undefined
     const adversary = Dice.make(seed, "adversary")
     const drawn = Adversary.draw(adversary, this.orderly)
     const profile = options.misuse === undefined ? drawn : Adversary.durationsApart(drawn)
@@ -333,6 +336,12 @@ export class Simulation {
 }
 
 const nanos = (duration: Duration.Duration): number => Number(Duration.toNanosUnsafe(duration))
+
+/** What kinds of run a seed is, without running it. */
+export const kindsOf = (seed: number): ReadonlyArray<Adversary.Kind> => {
+  const isOrderly = Dice.make(seed, "scenario").chance(orderlyShare)
+  return Adversary.kindsOf(Adversary.draw(Dice.make(seed, "adversary"), isOrderly), isOrderly)
+}
 
 /** Runs one seed. */
 export const simulate = (seed: number, options: Options = {}): Outcome => {

@@ -82,14 +82,16 @@ const accepted = (dice: Dice.Dice): Settings => {
   while (true) {
     const lease = dice.pick([2, 3, 5, 8, 15, 15, 20, 40]) * 1000
     const renewDeadline = lease * dice.pick([2 / 3, dice.between(0.4, 0.9)])
-    const requestTimeout = dice.scale(50, renewDeadline / 2.2)
-    const retryPeriod = dice.chance(0.5) ? requestTimeout : dice.scale(50, renewDeadline / 2)
+    // Shorter ones are accepted too, but hundreds of polls for each lease take their time here.
+    const shortest = Math.max(50, lease / 100)
+    const requestTimeout = dice.scale(shortest, renewDeadline / 2.2)
+    const retryPeriod = dice.chance(0.5) ? requestTimeout : dice.scale(shortest, renewDeadline / 2)
     const most = renewDeadline - Math.max(retryPeriod, requestTimeout) - requestTimeout
-    if (most < 60) {
+    if (most < shortest + 10) {
       continue
     }
     const settings = withDurations(derived(lease / 1000), {
-      renewInterval: Math.max(50, most * dice.pick([1, 0.5, dice.next()])),
+      renewInterval: Math.max(shortest, most * dice.pick([1, 0.5, dice.next()])),
       renewDeadline,
       retryPeriod,
       requestTimeout
@@ -142,6 +144,29 @@ const orderly = (dice: Dice.Dice): Profile => {
   }
   return roll < 0.6 ? { ...usual, settings: [derived(15)], slowReads: 3000, latency: 20 } : usual
 }
+
+/** What a run is about, in a word. */
+export type Kind =
+  | Theme
+  | "one at a time"
+  | "slow writes, one at a time"
+  | "slow reads"
+  | "any settings"
+  | "a Logger throws"
+
+/** The kinds of run that a seed is. */
+export const kindsOf = (profile: Profile, isOrderly: boolean): ReadonlyArray<Kind> => [
+  ...(profile.loggerThrows ? ["a Logger throws" as const] : []),
+  ...(!isOrderly
+    ? [profile.theme]
+    : profile.slowWrites !== undefined
+    ? ["slow writes, one at a time" as const]
+    : profile.slowReads > 0
+    ? ["slow reads" as const]
+    : profile.settings !== undefined
+    ? ["any settings" as const]
+    : ["one at a time" as const])
+]
 
 /** Draws what kind of run this is. */
 export const draw = (dice: Dice.Dice, isOrderly: boolean): Profile => {

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs"
 import { registerHooks } from "node:module"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import type { Kind } from "./adversary.ts"
 import type { Misuse } from "./Simulation.ts"
 
 export interface Edit {
@@ -25,6 +26,8 @@ export interface BrokenRule {
   readonly edits: ReadonlyArray<Edit>
   /** A condition of use that is broken instead of a rule. */
   readonly misuse?: Misuse
+  /** Only seeds of these kinds are run: in the others nothing happens that would show it. */
+  readonly among?: ReadonlyArray<Kind>
 }
 
 const edit = (file: string, find: string, replace: string): Edit => ({ file, find, replace })
@@ -197,6 +200,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     name: "the age mark is a constant text",
     seenIn: "the first idea of a mark",
     within: 500,
+    among: ["server clocks"],
     edits: [
       edit(
         "internal/protocol/observation.ts",
@@ -221,6 +225,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     name: "what was first seen may be resumed at any version",
     seenIn: "the first design of the resume",
     within: 1000,
+    among: ["forgery"],
     edits: [
       edit(
         "internal/protocol/decision.ts",
@@ -311,6 +316,325 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
         "internal/protocol/renewal.ts",
         "    : remaining(claim.validFrom, now, renewDeadline)\n",
         "    : now.monotonic >= 0n ? renewDeadline : 0n\n"
+      )
+    ]
+  },
+  {
+    name: "an instance has no origin: the name alone says what is resumed",
+    seenIn: "the first design of the resume",
+    within: 200,
+    among: ["forgery"],
+    edits: [edit("internal/protocol/instance.ts", "left.origin === right.origin &&", "right.origin !== \"\" &&")]
+  },
+  {
+    name: "the origin is the Pod's uid alone",
+    seenIn: "the first design of origins",
+    within: 1000,
+    among: ["forgery"],
+    edits: [
+      edit(
+        "internal/protocol/instance.ts",
+        "JSON.stringify([identity, podUid ?? null])",
+        "JSON.stringify([podUid ?? null])"
+      )
+    ]
+  },
+  {
+    name: "an older record of one's own ends the process",
+    seenIn: "the first design of this library",
+    within: 200,
+    among: ["forgery", "one at a time"],
+    edits: [
+      edit(
+        "internal/protocol/decision.ts",
+        "lease.holderIdentity === self.identity && Instance.startedAfter(instanceOf(lease), self.instance)",
+        "lease.holderIdentity === self.identity && Instance.startedAfter(\"0-0\", self.instance) === false"
+      )
+    ]
+  },
+  {
+    name: "holding a young Lease has no deadline",
+    seenIn: "the first design of the wait",
+    within: 1000,
+    among: ["forgery"],
+    edits: [
+      edit(
+        "internal/election/campaign.ts",
+        "timing.renewDeadline) === 0n) {\n      return undefined",
+        "timing.renewDeadline) < 0n) {\n      return undefined"
+      ),
+      edit(
+        "internal/election/campaign.ts",
+        "until: claim.validFrom.monotonic + timing.renewDeadline",
+        "until: moment.monotonic + timing.renewDeadline"
+      )
+    ]
+  },
+  {
+    name: "the age mark is written on a young Lease",
+    seenIn: "nobody: a slip that is easily made",
+    within: 500,
+    among: ["server clocks", "newLease"],
+    edits: [
+      edit(
+        "internal/protocol/observation.ts",
+        "  start >= oldEnoughAt(observation, leaseDuration)\n",
+        "  (start >= oldEnoughAt(observation, leaseDuration) || observation.version > 0n)\n"
+      )
+    ]
+  },
+  {
+    name: "the age mark is written by whoever leads, whatever it knows",
+    seenIn: "the first design of the mark",
+    within: 1000,
+    among: ["newLease"],
+    edits: [
+      edit(
+        "internal/election/renewal.ts",
+        "const mark = Observation.needsMark(election.state.observation, start.monotonic, timing.leaseDuration)",
+        "const mark = Observation.needsMark(election.state.observation, start.monotonic, timing.leaseDuration) || " +
+          "(claim.term !== undefined && !Observation.isMarked(guard))"
+      )
+    ]
+  },
+  {
+    name: "the age by creationTimestamp and the wall clock",
+    seenIn: "the first version of the age rule, by the server's Date",
+    within: 200,
+    among: ["server clocks"],
+    edits: [
+      edit(
+        "internal/election/campaign.ts",
+        "    if (settings.newLease === \"lead\" ||",
+        "    const wall = yield* wallMicros\n" +
+          "    if (wall / 1000n - BigInt(claim.lease.creationTimestamp ?? 0) >= timing.leaseDuration / 1_000_000n ||\n" +
+          "      settings.newLease === \"lead\" ||"
+      )
+    ]
+  },
+  {
+    name: "the suspend witness is believed alone",
+    seenIn: "the first version of the witness",
+    within: 500,
+    among: ["one at a time"],
+    edits: [
+      edit(
+        "internal/protocol/timing.ts",
+        "const suspended = witness < wall ? witness : wall",
+        "const suspended = witness < wall ? witness : witness"
+      )
+    ]
+  },
+  {
+    name: "the wall clock is believed alone",
+    seenIn: "the Rust and Node libraries",
+    within: 500,
+    among: ["one at a time"],
+    edits: [
+      edit(
+        "internal/protocol/timing.ts",
+        "const suspended = witness < wall ? witness : wall",
+        "const suspended = witness < wall ? wall : wall"
+      )
+    ]
+  },
+  {
+    name: "a suspension is not noticed",
+    seenIn: "every other elector",
+    within: 500,
+    among: ["usual"],
+    edits: [
+      edit(
+        "internal/protocol/timing.ts",
+        "return suspended > monotonic ? suspended : monotonic",
+        "return suspended > monotonic ? monotonic : monotonic"
+      )
+    ]
+  },
+  {
+    name: "attempts are given up at requestTimeout",
+    seenIn: "the first version of this library",
+    within: 500,
+    among: ["slow writes, one at a time"],
+    edits: [
+      edit(
+        "internal/election/requests.ts",
+        "Number(sending.limit / 1_000_000n)",
+        "Number((running.kind === \"write\" ? election.timing.requestTimeout : sending.limit) / 1_000_000n)"
+      )
+    ]
+  },
+  {
+    name: "reads are given up at requestTimeout",
+    seenIn: "the first version of this library",
+    within: 500,
+    among: ["slow reads"],
+    edits: [
+      edit(
+        "internal/election/requests.ts",
+        "Number(sending.limit / 1_000_000n)",
+        "Number((running.kind === \"read\" ? election.timing.requestTimeout : sending.limit) / 1_000_000n)"
+      )
+    ]
+  },
+  {
+    name: "a fourth attempt waits",
+    seenIn: "the first design of attempts",
+    within: 500,
+    among: ["hung"],
+    edits: [
+      edit(
+        "internal/protocol/attempts.ts",
+        "  const later = spaced > series.notBefore ? spaced : series.notBefore\n",
+        "  const awaited = open(series)\n" +
+          "  if (awaited.length >= maxOpen) {\n    return awaited[0]!.start.monotonic + 1_000_000_000_000n\n  }\n" +
+          "  const later = spaced > series.notBefore ? spaced : series.notBefore\n"
+      )
+    ]
+  },
+  {
+    name: "a fourth attempt gives up the oldest",
+    seenIn: "the first design of attempts",
+    within: 1000,
+    among: ["slow writes, one at a time", "hung"],
+    edits: [edit("internal/protocol/attempts.ts", "undefined : awaited.at(-1)", "undefined : awaited[0]")]
+  },
+  {
+    name: "a newer version kills no attempt",
+    seenIn: "the first design of attempts",
+    within: 1000,
+    among: ["slow writes, one at a time"],
+    edits: [
+      edit(
+        "internal/protocol/attempts.ts",
+        "  series.requests.every((attempt) => isLiving(attempt, lease))\n",
+        "  series.requests.every((attempt) => isLiving(attempt, lease) || attempt.id >= 0)\n"
+      )
+    ]
+  },
+  {
+    name: "the next renewal counts from the newest attempt",
+    seenIn: "the first design of attempts",
+    within: 1000,
+    among: ["slow writes, one at a time"],
+    edits: [
+      edit(
+        "internal/protocol/renewal.ts",
+        "const renewal = claim.firstDue ?? claim.validFrom.monotonic + timing.renewInterval",
+        "const renewal = claim.firstDue ?? (claim.renewals.starts.at(-1) ?? claim.validFrom.monotonic) + timing.renewInterval"
+      )
+    ]
+  },
+  {
+    name: "a success counts from the newest attempt",
+    seenIn: "the first design of this library",
+    within: 1000,
+    among: ["slow writes, one at a time", "slow writes"],
+    edits: [
+      edit(
+        "internal/protocol/renewal.ts",
+        "const shown = Attempts.shownBy(claim.renewals.requests, lease)",
+        "const shown = Attempts.shownBy(claim.renewals.requests, lease) && claim.renewals.requests.at(-1)"
+      )
+    ]
+  },
+  {
+    name: "a candidate does not count a write whose answer was lost",
+    seenIn: "the first version of this library",
+    within: 500,
+    among: ["slow writes, one at a time"],
+    edits: [
+      edit(
+        "internal/protocol/decision.ts",
+        "if (adopted !== undefined) {",
+        "if (adopted !== undefined && adopted.open) {"
+      )
+    ]
+  },
+  {
+    name: "a page of a proxy ends a candidate",
+    seenIn: "the first version of this library",
+    within: 500,
+    among: ["one at a time"],
+    edits: [
+      edit(
+        "internal/protocol/refusal.ts",
+        "    case \"LeaseUnauthorized\":\n    case \"LeaseExpired\":\n    case \"LeaseUnavailable\":\n      return \"Retry\"",
+        "    case \"LeaseUnavailable\":\n      return reason.code === 404 ? \"Refused\" : \"Retry\"\n" +
+          "    case \"LeaseUnauthorized\":\n    case \"LeaseExpired\":\n      return \"Retry\""
+      ),
+      edit(
+        "internal/protocol/refusal.ts",
+        "  streak.last - streak.since >= (leaseDuration > leastPatience ? leaseDuration : leastPatience)",
+        "  streak.last - streak.since >= 0n"
+      )
+    ]
+  },
+  {
+    name: "refusals for leaseDuration end a candidate",
+    seenIn: "the first version of this library",
+    within: 500,
+    among: ["one at a time"],
+    edits: [
+      edit(
+        "internal/protocol/refusal.ts",
+        "(leaseDuration > leastPatience ? leaseDuration : leastPatience)",
+        "leaseDuration"
+      )
+    ]
+  },
+  {
+    name: "a Logger that throws ends what logs",
+    seenIn: "the first version of this library",
+    within: 200,
+    among: ["a Logger throws"],
+    edits: [
+      edit(
+        "internal/election/telemetry.ts",
+        "  Effect.catchCause(effect, (cause) =>",
+        "  Effect.tapCause(effect, (cause) =>"
+      )
+    ]
+  },
+  {
+    name: "no pause after a create that is deleted at once, nor between any three",
+    seenIn: "the first version of this library",
+    within: 500,
+    edits: [
+      edit(
+        "internal/election/campaign.ts",
+        "  election.createNotBefore = now + election.timing.leaseDuration\n",
+        "  election.createNotBefore = now\n"
+      ),
+      edit(
+        "internal/protocol/attempts.ts",
+        "const crowded = series.starts.length < maxOpen ? 0n : series.starts[0]! + pace.retryPeriod",
+        "const crowded = series.starts.length < maxOpen ? 0n : series.starts[0]!"
+      )
+    ]
+  },
+  {
+    name: "a read that failed is forgotten",
+    seenIn: "the first version of this library",
+    within: 2000,
+    edits: [
+      edit(
+        "internal/election/requests.ts",
+        "advance(election, (state) => ({ ...state, reads: Attempts.begun(state.reads, request) }), start)",
+        "advance(election, (state) => ({ ...state, mustRead: false, reads: Attempts.begun(state.reads, request) }), start)"
+      )
+    ]
+  },
+  {
+    name: "a release is sent whenever the program has ended",
+    seenIn: "the first version of this library",
+    within: 500,
+    among: ["forgery"],
+    edits: [
+      edit(
+        "internal/election/release.ts",
+        "const stop = limit < latest ? limit : latest",
+        "const stop = limit < latest ? limit : limit"
       )
     ]
   },

@@ -19,8 +19,8 @@ const microTime = (micros: bigint): string =>
 
 const optionalTime = (micros: bigint | undefined): string | null => micros === undefined ? null : microTime(micros)
 
-/** Everything that a record says, as a person puts it back. `salted`: unlike it was, so that it is a sign of life. */
-const bodyOf = (record: LeaseRecord, salted: boolean): MemoryCluster.LeaseBody => ({
+/** Everything that a record says, as a person puts it back; with `salt` unlike it was, so that it is a sign of life. */
+const bodyOf = (record: LeaseRecord, salt: bigint): MemoryCluster.LeaseBody => ({
   metadata: {
     annotations: record.annotations,
     labels: record.labels,
@@ -31,7 +31,7 @@ const bodyOf = (record: LeaseRecord, salted: boolean): MemoryCluster.LeaseBody =
     leaseDurationSeconds: record.leaseDurationSeconds ?? null,
     leaseTransitions: record.leaseTransitions,
     acquireTime: optionalTime(record.acquireTime),
-    renewTime: optionalTime(record.renewTime === undefined || !salted ? record.renewTime : record.renewTime + 7n)
+    renewTime: optionalTime(record.renewTime === undefined ? undefined : record.renewTime + salt)
   }
 })
 
@@ -68,7 +68,7 @@ export const putBack = (simulation: Simulation, record: LeaseRecord): void => {
   const salted = !monitor.isOutdated(record)
   simulation.fault("a record put back", timing.leaseDuration)
   world.note("fault", () => `what stood there as v${record.resourceVersion} is put back${salted ? ", nearly" : ""}`)
-  simulation.foreign(cluster.putLease(key, bodyOf(record, salted)))
+  simulation.foreign(cluster.putLease(key, bodyOf(record, salted ? BigInt(monitor.nextSalt()) : 0n)))
   monitor.onForged()
 }
 
@@ -260,7 +260,16 @@ const deleteBeside: Act = (simulation) => {
   world.after(at, () => {
     simulation.fault("Lease deleted")
     world.note("fault", () => "kubectl delete lease, while its leader is cut off")
+    const before = monitor.record
     simulation.foreign(cluster.deleteLease(key))
+    if (before !== undefined && dice.chance(0.3)) {
+      // From a backup that was made after a release: free at once, and as young as any other.
+      const spec = { holderIdentity: "", leaseDurationSeconds: 1, leaseTransitions: before.leaseTransitions }
+      world.after(dice.scale(0.0001, 0.5) * second, () => {
+        world.note("fault", () => "a released Lease is applied")
+        simulation.foreign(cluster.createLease(key, { metadata: { annotations: before.annotations }, spec }))
+      })
+    }
   })
 }
 

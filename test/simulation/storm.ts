@@ -631,7 +631,14 @@ const themes: { readonly [theme in Theme]: Weights } = {
     "watch",
     1
   ]],
-  "server clocks": [["delete beside", 4], ["lease deleted", 2], ["connection", 2], ["crash", 1], ["pod deleted", 1]]
+  "server clocks": [
+    ["delete beside", 4],
+    ["lease applied again", 2],
+    ["lease deleted", 2],
+    ["connection", 2],
+    ["crash", 1],
+    ["pod deleted", 1]
+  ]
 }
 
 /**

@@ -2,6 +2,7 @@
  * Runs seeds in a thread of its own, with a rule broken where it is told to: the sources are loaded after that.
  */
 import { parentPort, workerData } from "node:worker_threads"
+import type { Kind } from "./adversary.ts"
 import { breakRule, brokenRules } from "./brokenRules.ts"
 import type { Misuse } from "./Simulation.ts"
 
@@ -34,6 +35,7 @@ export interface Report {
 const job = workerData as Job
 
 let misuse: Misuse | undefined
+let among: ReadonlyArray<Kind> | undefined
 if (job.rule !== undefined) {
   const rule = brokenRules.find(({ name }) => name === job.rule)
   if (rule === undefined) {
@@ -41,11 +43,15 @@ if (job.rule !== undefined) {
   }
   breakRule(rule)
   misuse = rule.misuse
+  among = rule.among
 }
 
-const { simulate } = await import("./Simulation.ts")
+const { kindsOf, simulate } = await import("./Simulation.ts")
 
 for (let seed = job.from; seed <= job.to; seed += job.step) {
+  if (among !== undefined && !kindsOf(seed).some((kind) => among.includes(kind))) {
+    continue
+  }
   const { timeline: _, violation, ...figures } = simulate(seed, { misuse })
   const report: Report = { ...figures, invariant: violation?.invariant, message: violation?.message }
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
