@@ -36,8 +36,12 @@ export const SuspendWitness = Context.Reference<(() => bigint) | undefined>(
   { defaultValue: () => undefined }
 )
 
-/** What a witness is made from: everything that differs between machines, and in tests. */
-interface Machine {
+/**
+ * What a witness is made from: everything that differs between machines, and in tests.
+ *
+ * @internal
+ */
+export interface Machine {
   /** The file with the uptime; `undefined` where asking the system cannot block. */
   readonly file: string | undefined
   readonly uptime: () => number

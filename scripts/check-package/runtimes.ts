@@ -96,6 +96,15 @@ const checkRuntime = async (project: Project, name: string) => {
   )
 }
 
+/** The demo, from the package alone: it judges itself. */
+export const checkDemo = async (project: Project): Promise<void> => {
+  const [command, ...args] = runtimes["node24"]!
+  const demo = project.start(command, [...args, bin, "demo"], { PATH: process.env["PATH"], HOME: process.env["HOME"] })
+  const code = await demo.ended
+  expect(code === 0, `the demo ended with ${code}`)
+  console.log("demo: runs from the package alone, and finds no two leaders")
+}
+
 export const checkRuntimes = async (project: Project, names: ReadonlyArray<string>): Promise<void> => {
   const failures: Array<Error> = []
   for (const name of names.length === 0 ? Object.keys(runtimes) : names) {

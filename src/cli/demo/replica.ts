@@ -11,7 +11,6 @@ import * as Option from "effect/Option"
 import * as ChildProcess from "effect/process/ChildProcess"
 import * as ChildProcessSpawner from "effect/process/ChildProcessSpawner"
 import * as Stream from "effect/Stream"
-import { isSea } from "node:sea"
 import { variables } from "../../LeaderElectionConfig.ts"
 import { type CandidateEvent, decodeLine } from "../run/candidateEvent.ts"
 import type { Phase, Row, Span } from "../shared/timeline.ts"
@@ -117,8 +116,14 @@ export interface Surroundings {
 // A candidate of the demo is told everything; nothing of what surrounds the demo may change it.
 const foreign = ["KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_UID", "POD_NAMESPACE", ...Object.values(variables)]
 
+/** Whether this is the standalone executable. Neither Bun nor Deno has the module. */
+function isExecutable(): boolean {
+  const sea: typeof import("node:sea") | undefined = process.getBuiltinModule("node:sea")
+  return sea?.isSea() === true
+}
+
 /** The file of the command; the standalone executable has none, and needs none. */
-const script: ReadonlyArray<string> = isSea() ? [] : [process.argv[1] ?? ""]
+const script: ReadonlyArray<string> = isExecutable() ? [] : [process.argv[1] ?? ""]
 
 /** Starts the replica's process. It is asked to end, and waited for, when the scope closes. */
 export const start = Effect.fnUntraced(function*(replica: Replica, surroundings: Surroundings) {
