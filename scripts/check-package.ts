@@ -2,14 +2,14 @@
  * Packs the package, installs it into an empty project, and uses it there as a new user would: in TypeScript, through
  * bundlers, on every runtime.
  *
- * `node scripts/check-package.ts [--tarball FILE] [walls] [types] [bundlers] [runtimes] [node22 node24 node26 bun deno]`
+ * `node scripts/check-package.ts [--tarball FILE] [walls] [types] [bundlers] [demo] [runtimes] [node22 node24 node26 bun deno]`
  */
 import { rmSync } from "node:fs"
 import { resolve } from "node:path"
 import { parseArgs } from "node:util"
 import { checkBundlers } from "./check-package/bundlers.ts"
 import { pack, readmeApp, serverProgram, withProject } from "./check-package/project.ts"
-import { checkRuntimes } from "./check-package/runtimes.ts"
+import { checkDemo, checkRuntimes } from "./check-package/runtimes.ts"
 import { checkTypes } from "./check-package/types.ts"
 import { checkWalls } from "./check-package/walls.ts"
 
@@ -17,7 +17,7 @@ const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: { tarball: { type: "string" } }
 })
-const parts = new Set(["walls", "types", "bundlers", "runtimes"])
+const parts = new Set(["walls", "types", "bundlers", "demo", "runtimes"])
 const runtimes = positionals.filter((name) => !parts.has(name))
 const wanted = (part: string) => positionals.length === 0 || positionals.includes(part)
 
@@ -47,6 +47,9 @@ try {
         server.signal("SIGTERM")
         await server.ended
       })
+    }
+    if (wanted("demo")) {
+      await attempt(() => checkDemo(project))
     }
     if (wanted("runtimes") || runtimes.length > 0) {
       await attempt(() => checkRuntimes(project, runtimes))

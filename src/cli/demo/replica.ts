@@ -118,7 +118,7 @@ const foreign = ["KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_UID", "POD_NAMESPAC
 
 /** Whether this is the standalone executable. Neither Bun nor Deno has the module. */
 function isExecutable(): boolean {
-  const sea: typeof import("node:sea") | undefined = process.getBuiltinModule("node:sea")
+  const sea: { readonly isSea: () => boolean } | undefined = process.getBuiltinModule("node:sea")
   return sea?.isSea() === true
 }
 
