@@ -131,7 +131,8 @@ export const faults: ReadonlyArray<Fault> = [
   {
     name: "leader's event loop blocked for longer than the lease, with TermGuard",
     environment: () => ({ GUARD: "yes" }),
-    endsWithin: 100,
+    // With CPU to spare it is less than 100; among all the other faults this process notices an exit late.
+    endsWithin: 300,
     inject: async (team) => {
       const leader = await team.holder()
       const run = leader?.process
