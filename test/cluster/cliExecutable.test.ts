@@ -54,7 +54,7 @@ const makeTrial = async (context: TestContext, options: { readonly shell?: strin
   put(root, file, `/${name}`)
   if (options.arm64 === true) {
     put(root, emulator)
-    cpSync(arm64Libraries, join(root, "lib"), { recursive: true })
+    cpSync(arm64Libraries, join(root, "lib"), { recursive: true, verbatimSymlinks: true })
   } else {
     for (const library of new Set([file, ...options.shell === undefined ? [] : [options.shell]].flatMap(librariesOf))) {
       put(root, library)
