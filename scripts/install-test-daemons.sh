@@ -17,6 +17,24 @@ fi
 if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1; then
   missing+=(faketime)
 fi
+# Shells that may run the guard of `run`, and what runs the executable for arm64.
+for shell in mksh zsh ksh93 busybox; do
+  if [ ! -e "/bin/$shell" ]; then
+    case $shell in
+      ksh93) missing+=(ksh93u+m) ;;
+      busybox) missing+=(busybox-static) ;;
+      *) missing+=("$shell") ;;
+    esac
+  fi
+done
+if [ "$(uname -m)" = x86_64 ]; then
+  if [ ! -e /usr/bin/qemu-aarch64-static ]; then
+    missing+=(qemu-user-static)
+  fi
+  if [ ! -e /usr/aarch64-linux-gnu/lib/libstdc++.so.6 ]; then
+    missing+=(libc6-arm64-cross libstdc++6-arm64-cross)
+  fi
+fi
 if [ ${#missing[@]} -eq 0 ]; then
   exit 0
 fi

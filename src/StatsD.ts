@@ -117,7 +117,11 @@ const settings = (options: Options) =>
  *
  * **Gotchas**
  *
- * Build one such layer in a process: each has its own idea of what was sent.
+ * - Build one such layer in a process: each has its own idea of what was sent.
+ * - Plain StatsD has a gauge for each Pod, and many daemons repeat its last value
+ *   for ever: after a leader was killed, its `leader_election_leader` stays 1.
+ *   Look at the rate of the counter `leader_running`, which grows only while a
+ *   process leads.
  *
  * @category layers
  * @since 0.1.0

@@ -129,7 +129,7 @@ export const command = Command.make(
   Command.withShortDescription("Ask the leader to give up its term in good order"),
   Command.withDescription(
     "Ask the leader to give up its term in good order, for drills and maintenance.\n\n" +
-      "Waits until its term is over, and tells who leads then. The leader that stepped down does not campaign\n" +
+      "Waits until its term is over, and reports who leads then. The leader that stepped down does not campaign\n" +
       "until another leads, or one leaseDuration has passed. Needs the rights to get and patch the Lease."
   ),
   Command.withExamples([

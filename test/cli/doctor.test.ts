@@ -201,7 +201,7 @@ describe("doctor", () => {
     [-900, 100, "passed", /agrees/],
     [-5000, -4200, "warning", /is 4\.20 s ahead of the API server's/],
     [4100, 5000, "warning", /is 4\.10 s behind the API server's/],
-    [-Infinity, Infinity, "unknown", /does not tell/]
+    [-Infinity, Infinity, "unknown", /does not say/]
   ]
   it.each(clocks)("a clock between %d and %d ms behind", (earliest, latest, outcome, found) => {
     const check = clockOffset(earliest, latest)

@@ -251,7 +251,7 @@ export const demo = Effect.fnUntraced(
       ...summary(handovers, terms),
       broken.length === 0
         ? paint("No two led at once, and fencing tokens only grew.", "32", colors)
-        : paint("What was promised was not kept:", "31", colors)
+        : paint("Broken promises:", "31", colors)
     ]
     if (screen.isLive) {
       yield* draw

@@ -115,7 +115,7 @@ export const server = Effect.fnUntraced(function*(requestTimeoutMillis: number |
 export const clockOffset = (earliest: number, latest: number): Check => {
   const clock = check("clock")
   if (!Number.isFinite(earliest) || !Number.isFinite(latest)) {
-    return clock("unknown", "the API server does not tell its time")
+    return clock("unknown", "the API server does not say its time")
   }
   const least = earliest > 0 ? earliest : latest < 0 ? -latest : 0
   return least <= 1000
@@ -295,7 +295,7 @@ export const lease = Effect.fnUntraced(function*(settings: Settings) {
   }
   const decoded = yield* Effect.result(decode(result.success.body))
   if (Result.isFailure(decoded)) {
-    return { checks: [lease("failed", `${key} is no Lease: ${decoded.failure.message}`)], record: undefined }
+    return { checks: [lease("failed", `${key} is not a valid Lease: ${decoded.failure.message}`)], record: undefined }
   }
   const record = decoded.success
   const holder = record.holderIdentity === "" ? "nobody holds it" : `held by ${line(record.holderIdentity)}`
@@ -367,7 +367,7 @@ const pod = Effect.fnUntraced(function*(
   }
   return pod(
     "unknown",
-    `whether there is a Pod ${called} cannot be told: ${because(result.failure)}`,
+    `whether there is a Pod ${called} could not be found out: ${because(result.failure)}`,
     statusOf(result.failure) === 403
       ? "To have this checked, grant the verb get on pods. The election does not need it."
       : undefined

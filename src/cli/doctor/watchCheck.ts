@@ -68,7 +68,7 @@ export const watch = Effect.fnUntraced(
     return check(
       "warning",
       opened || seen !== undefined
-        ? `opens, but no event arrived within ${time}, though there is a Lease to tell of`
+        ? `opens, but no event arrived within ${time}, though there is a Lease whose state it begins with`
         : `was not answered within ${time}, though other requests are`,
       remedy
     )

@@ -28,7 +28,7 @@ import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
 import { json } from "../shared/printable.ts"
 
-/** What `/leader` and `/changes` tell. */
+/** What `/leader` and `/changes` answer. */
 interface Answer {
   readonly leading: boolean
   readonly status: "idle" | "following" | "pending" | "leading" | "ending"
@@ -91,7 +91,7 @@ const isFromPage = ({ host, origin }: Readonly<Record<string, string | undefined
 // Proxies close what is silent for a minute; EventSource opens it again, but misses nothing only if it has not to.
 const heartbeat = Duration.seconds(15)
 
-/** For what has nothing to tell but its metrics and its health: `run`. */
+/** Metrics and health alone: for `run`, and for those outside of the Pod. */
 export const layerMetrics = (port: number): Layer.Layer<never, CommandFailure, LeaderElection> =>
   Layer.mergeAll(
     HttpRouter.serve(probes, { disableLogger: true, disableListenLog: true }),
@@ -110,8 +110,8 @@ export const serve = Effect.fnUntraced(
     const election = yield* LeaderElection
     const { identity, name, namespace } = election.settings
     const current = yield* SubscriptionRef.make<Leadership["Service"] | undefined>(undefined)
-    /** When the last validity that was told runs out (monotonic). */
-    let told = 0n
+    /** When the last validity that was given out runs out (monotonic). */
+    let givenOut = 0n
 
     const answer = Effect.gen(function*() {
       const status = yield* election.status
@@ -143,7 +143,7 @@ export const serve = Effect.fnUntraced(
         return answer
       }
       const until = before + Duration.toNanosUnsafe(remaining)
-      told = until > told ? until : told
+      givenOut = until > givenOut ? until : givenOut
       const answer: Answer = {
         leading: true,
         status: "leading",
@@ -169,7 +169,7 @@ export const serve = Effect.fnUntraced(
         () =>
           Effect.gen(function*() {
             yield* SubscriptionRef.set(current, undefined)
-            const left = told - (yield* Clock.monotonicTimeNanos)
+            const left = givenOut - (yield* Clock.monotonicTimeNanos)
             if (left > 0n) {
               yield* Effect.raceFirst(Effect.sleep(Duration.nanos(left)), Deferred.await(stopped))
             }
@@ -207,7 +207,7 @@ export const serve = Effect.fnUntraced(
           status: 403
         })
       }
-      told = 0n
+      givenOut = 0n
       yield* SubscriptionRef.set(current, undefined)
       yield* Deferred.succeed(stopped, undefined)
       return yield* leader.pipe(Effect.map(HttpServerResponse.setStatus(200)))

@@ -1,6 +1,6 @@
 /**
- * `effect-kubernetes-leader-election serve`: takes part in the election, and tells by HTTP who
- * leads: for programs beside it that ask instead of being started by it.
+ * `effect-kubernetes-leader-election serve`: takes part in the election, and answers over HTTP
+ * who leads: for programs beside it that ask instead of being started by it.
  *
  * @internal
  */
@@ -20,7 +20,7 @@ export const command = Command.make(
       Flag.withDefault("127.0.0.1")
     ),
     port: Options.port("port").pipe(
-      Flag.withDescription("Port to listen on (default 4040; 0: a free one, which the log tells)"),
+      Flag.withDescription("Port to listen on (default 4040; 0: a free one, which the log names)"),
       Flag.withDefault(4040)
     ),
     metricsPort: Options.port("metrics-port").pipe(
@@ -41,9 +41,9 @@ export const command = Command.make(
     )
   })
 ).pipe(
-  Command.withShortDescription("Take part in the election, and tell by HTTP who leads (sidecar)"),
+  Command.withShortDescription("Take part in the election, and answer over HTTP who leads (sidecar)"),
   Command.withDescription(
-    "Take part in the election, and tell by HTTP who leads: a sidecar for programs that ask.\n\n" +
+    "Take part in the election, and answer over HTTP who leads: a sidecar for programs that ask.\n\n" +
       "  GET  /leader    200 with fencing token and remaining validity while this Pod leads, else 503; who leads\n" +
       "  GET  /changes   the same as server-sent events: each change, and often enough to renew the validity\n" +
       "  POST /release   the program has stopped: the Lease is released at once\n" +

@@ -33,7 +33,7 @@ const List = Schema.Struct({
 const unreadable = (path: string) => (error: Schema.SchemaError) =>
   new CommandFailure({
     exitCode: exitCodes.unavailable,
-    message: `the answer to GET ${path} is no Lease: ${error.message}`
+    message: `the answer to GET ${path} is not a valid Lease: ${error.message}`
   })
 
 const nowOf = (response: KubernetesResponse) =>
