@@ -121,7 +121,8 @@ describe.concurrent("a missing right", () => {
         "from the campaign's start to the error",
         error.mono - candidate.since("following"),
         patience,
-        patience + slack
+        // Decided at the first refusal after that: one comes each retryPeriod.
+        patience + duration * 2 / 15 + slack
       )
       assert.include(error.message, `cannot ${verb} resource "leases" in API group "coordination.k8s.io"`)
       assert.include(error.message, `The Role in namespace ${trial.namespace} lacks this rule:`)
