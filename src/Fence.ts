@@ -251,6 +251,7 @@ interface Raised {
  * @since 0.2.0
  */
 export const make = Effect.fnUntraced(
+  // oxlint-disable-next-line max-lines-per-function -- one fence: its functions share its table
   function*(options: Options): Effect.fn.Return<Fence["Service"], FenceError, SqlClient.SqlClient> {
     const sql = yield* SqlClient.SqlClient
     const { table } = options

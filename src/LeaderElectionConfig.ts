@@ -468,7 +468,7 @@ const pickNamespace = (given: string | undefined, environment: Environment): rea
  *
  * @internal
  */
-export const resolve = (input: Input, environment: Environment): Result.Result<Resolved, ReadonlyArray<string>> => {
+export const resolve = (input: Input, environment: Environment): Result.Result<Resolved, ReadonlyArray<string>> => { // oxlint-disable-line max-lines-per-function -- one pass over all settings, so that every mistake is reported together
   const problems: Array<string> = []
   const warnings: Array<string> = []
   const notices: Array<string> = []

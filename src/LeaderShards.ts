@@ -220,6 +220,7 @@ const nanos = Duration.toNanosUnsafe
 // A shard whose program takes its time to end counts as being given up until it has.
 const forever = 2n ** 63n
 
+// oxlint-disable-next-line max-lines-per-function -- one set of shards: its functions share the members
 const makeGroup = Effect.fnUntraced(function*(
   base: LeaseStore["Service"],
   settings: LeaderElectionConfig.Settings,
@@ -318,7 +319,9 @@ const makeGroup = Effect.fnUntraced(function*(
 
   // --- Running ---
 
+  // oxlint-disable-next-line max-lines-per-function -- one set of shards: its functions share the members
   const run = <E, R>(options: Options<E, R>) =>
+    // oxlint-disable-next-line max-lines-per-function -- one set of shards: its functions share the members
     Effect.scoped(Effect.gen(function*() {
       const failed = yield* Deferred.make<never, LeaderElectionError>()
       const fail = (error: LeaderElectionError) => Effect.asVoid(Deferred.fail(failed, error))

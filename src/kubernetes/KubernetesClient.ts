@@ -200,6 +200,7 @@ const verbs: Record<KubernetesRequest["method"], string> = {
   DELETE: "delete"
 }
 
+// oxlint-disable-next-line max-lines-per-function -- one client: its functions share the connections
 const make = Effect.fnUntraced(function*(
   target: ServiceAccount.Target & Pick<KubernetesClient["Service"], "origin">,
   limits: TimeLimits | undefined

@@ -87,6 +87,7 @@ const isPassing = (error: KubernetesError.KubernetesError): boolean => {
  * @since 0.1.0
  */
 export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient> = Layer.effectDiscard(
+  // oxlint-disable-next-line max-lines-per-function -- one recorder: its functions share the queue
   Effect.gen(function*() {
     const election = yield* LeaderElection
     const client = yield* KubernetesClient

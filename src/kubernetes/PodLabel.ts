@@ -78,12 +78,13 @@ export const defaultLabel = "effect-kubernetes-leader-election/leader"
  * @category layers
  * @since 0.1.0
  */
-export const layer = (
+export const layer = ( // oxlint-disable-line max-lines-per-function -- one label: its functions share what is wanted
   options?: {
     /** The label's key, {@link defaultLabel} by default. Several elections in one process need one each. */
     readonly label?: string | undefined
   }
 ): Layer.Layer<never, never, LeaderElection | KubernetesClient> =>
+  // oxlint-disable-next-line max-lines-per-function -- one label: its functions share what is wanted
   Layer.effectDiscard(Effect.gen(function*() {
     const election = yield* LeaderElection
     const client = yield* KubernetesClient

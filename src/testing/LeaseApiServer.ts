@@ -171,7 +171,7 @@ export class ListenError
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function*(
+export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-lines-per-function -- one server: its functions share its connections
   options: Options = {}
 ): Effect.fn.Return<LeaseApiServer["Service"], ListenError, Scope.Scope> {
   const cluster = options.cluster ?? (yield* MemoryCluster.make({ name: "local", namespaces: ["default"] }))

@@ -173,7 +173,7 @@ export class LeaseFaults extends Context.Service<LeaseFaults, {
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function*(
+export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-lines-per-function -- one connection: its functions share its faults
   base: LeaseStore["Service"]
 ): Effect.fn.Return<LeaseFaults["Service"], never, Scope.Scope> {
   const clock = yield* Clock.Clock

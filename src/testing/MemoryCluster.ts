@@ -326,7 +326,7 @@ let clusters = 0
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function*(
+export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-lines-per-function -- one cluster: its functions share its objects
   options: Options = {}
 ): Effect.fn.Return<MemoryCluster["Service"], never, Scope.Scope> {
   const clock = yield* Clock.Clock

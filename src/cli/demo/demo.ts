@@ -73,6 +73,7 @@ interface Handover {
 }
 
 export const demo = Effect.fnUntraced(
+  // oxlint-disable-next-line max-lines-per-function -- the demo's acts, in their order
   function*(options: Target) {
     const directory = yield* temporaryDirectory
     const target = yield* makeTarget(options, directory)

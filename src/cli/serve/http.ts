@@ -106,6 +106,7 @@ export const layerMetrics = (port: number): Layer.Layer<never, CommandFailure, L
   )
 
 export const serve = Effect.fnUntraced(
+  // oxlint-disable-next-line max-lines-per-function -- the routes share what was given out, and the term
   function*(options: { readonly host: string; readonly port: number }) {
     const election = yield* LeaderElection
     const { identity, name, namespace } = election.settings

@@ -32,6 +32,7 @@ const pollInterval = Duration.seconds(1)
 const colors: Record<History.News["kind"], string | undefined> = { held: "32", free: "31", other: "33" }
 
 export const watch = Effect.fnUntraced(
+  // oxlint-disable-next-line max-lines-per-function -- one screen: its parts share what was seen
   function*(key: LeaseKey) {
     const store = yield* LeaseStore
     const screen = yield* Screen.make

@@ -34,12 +34,14 @@ export interface Membership {
   readonly isLeaving: () => boolean
 }
 
+// oxlint-disable-next-line max-lines-per-function -- one member: what it makes shares its state
 export const make = (
   store: LeaseStore["Service"],
   settings: Settings,
   group: Group,
   description: Description
 ): Effect.Effect<Membership, never, Scope.Scope> =>
+  // oxlint-disable-next-line max-lines-per-function -- one member: what it makes shares its state
   Effect.gen(function*() {
     let name = memberLease(description.group, settings.identity)
     let joined: bigint | undefined

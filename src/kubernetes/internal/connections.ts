@@ -116,6 +116,7 @@ interface Attempt {
   limitTimer: NodeJS.Timeout | undefined
 }
 
+// oxlint-disable-next-line max-lines-per-function -- one pool: its functions share the connections
 export const make = (target: Target, limitMillis: number, dialer: Dialer = makeDialer(target)): Connections => {
   const all = new Set<Connection>()
   const idle: Array<Connection> = []

@@ -48,6 +48,7 @@ export const make: (options: {
   readonly floor?: Duration.Duration | undefined
   /** A load that takes longer has failed: the next one may do better than one that hangs for ever. */
   readonly timeLimit: Duration.Duration
+  // oxlint-disable-next-line max-lines-per-function -- one source: its functions share what was read
 }) => Effect.Effect<CredentialSource, never, Scope.Scope> = Effect.fnUntraced(function*(options) {
   const scope = yield* Effect.scope
   const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)

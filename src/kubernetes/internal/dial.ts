@@ -85,6 +85,7 @@ export type Resolve = (
 
 const resolveByNode: Resolve = (host, onDone) => lookup(host, { all: true, order: "verbatim" }, onDone)
 
+// oxlint-disable-next-line max-lines-per-function -- one dial: its attempts share their outcome
 export const makeDialer = (target: Target, resolve: Resolve = resolveByNode): Dialer => {
   // Made once: from the certificates' text it takes as long as the rest of a resumed handshake.
   let secureContext: SecureContext | undefined
@@ -120,6 +121,7 @@ export const makeDialer = (target: Target, resolve: Resolve = resolveByNode): Di
     return socket
   }
 
+  // oxlint-disable-next-line max-lines-per-function -- one dial: its attempts share their outcome
   const dial: Dialer["dial"] = (onDone, onFailed) => {
     const attempts = new Set<Socket>()
     const failures: Array<DialError> = []

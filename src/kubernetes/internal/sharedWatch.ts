@@ -28,9 +28,10 @@ export type SharedWatch = (key: LeaseKey, since: bigint | undefined) => Stream.S
  * opens it anew, from the present: where etcd was restored meanwhile, a watch
  * from a version yet to come would hear nothing.
  */
-export const make = (
+export const make = ( // oxlint-disable-line max-lines-per-function -- one watch and its listeners
   connect: (since: bigint | undefined) => Stream.Stream<LeaseChange, LeaseError>
 ): Effect.Effect<SharedWatch, never, Scope.Scope> =>
+  // oxlint-disable-next-line max-lines-per-function -- one watch and its listeners
   Effect.gen(function*() {
     const connection = yield* FiberHandle.make()
     const listeners = new Map<string, Set<Listener>>()

@@ -52,6 +52,7 @@ export const exchange: (
   },
   progress: Progress
 ) => Effect.Effect<Answer, KubernetesConnectionError | KubernetesTimeoutError, Scope.Scope> = Effect
+  // oxlint-disable-next-line max-lines-per-function -- one request, from its start to its answer
   .fnUntraced(function*(pool, options, progress) {
     const chunks = yield* Queue.make<Uint8Array, KubernetesConnectionError | Cause.Done>()
     const responded = Deferred.makeUnsafe<IncomingMessage, KubernetesConnectionError | KubernetesTimeoutError>()

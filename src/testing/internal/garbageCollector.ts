@@ -48,6 +48,7 @@ export interface GarbageCollector {
   readonly step: (id: string) => { readonly step: StepName; readonly outcome: StepOutcome } | undefined
 }
 
+// oxlint-disable-next-line max-lines-per-function -- one collector: its functions share its graph
 export const make = (options: {
   readonly objects: () => Objects
   readonly leases: ResourceType

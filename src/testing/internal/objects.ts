@@ -79,6 +79,7 @@ export interface Objects {
   readonly restore: (state: State) => void
 }
 
+// oxlint-disable-next-line max-lines-per-function -- one store of objects: its functions share the versions
 export const make = (options: {
   /** The server's wall clock, Unix milliseconds. */
   readonly now: () => number
