@@ -493,6 +493,28 @@ it.live("without a home and a user, says what to set in one line", () =>
     ])
   }))
 
+it.live("a kubeconfig with a token loads a parser, and no package for proxies and OIDC", () =>
+  Effect.gen(function*() {
+    const server = yield* serve(ok)
+    const file = yield* kubeconfig({ server: server.url, user: { token: "t" } })
+    const report = `
+      const { registerHooks } = await import("node:module")
+      const loaded = new Set()
+      registerHooks({ resolve: (specifier, context, next) => (loaded.add(specifier), next(specifier, context)) })
+      process.on("exit", () => {
+        const builtin = process.moduleLoadList.map((name) => name.split(" ")[1])
+        const some = /^yaml$|proxy-agent|agent-base|openid-client|undici\\/undici|client-node/
+        console.log([...loaded, ...builtin].filter((name) => some.test(name)).join())
+      })`
+    const { stderr, stdout } = yield* start(process.execPath, [
+      "--import",
+      `data:text/javascript,${encodeURIComponent(report)}`,
+      program,
+      file
+    ])
+    assert.deepStrictEqual([stdout, stderr], [`{"ok":true}\nyaml\n`, ""])
+  }))
+
 // --- Proxies ---
 
 /** A proxy that knows CONNECT, and one that knows SOCKS 5; each says what it was asked for. */
