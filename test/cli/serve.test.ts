@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
+import { readFileSync } from "node:fs"
 import { request } from "node:http"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -96,6 +97,10 @@ describe("serve", () => {
       const { body, status } = yield* Effect.promise(two.leader)
       assert.strictEqual(status, 503)
       assert.deepStrictEqual(Object.keys(body), Object.keys(leading))
+      const page = readFileSync(new URL("../../docs/command-line.md", import.meta.url), "utf8")
+      for (const key of Object.keys(body)) {
+        assert.match(page, new RegExp(`^\\| .*\`${key}\`.* \\|`, "m"))
+      }
       assert.deepInclude(body, {
         leading: false,
         leader: "one",

@@ -81,6 +81,7 @@ const allWell = {
   "right to patch": "ok",
   "right to watch": "ok",
   Lease: "ok",
+  watch: "ok",
   "own Pod": "ok"
 }
 

@@ -15,7 +15,10 @@ const table = {
   internal: [70, "a defect of effect-kubernetes-leader-election itself"],
   leadershipLost: [75, "run: leadership was lost, for whatever reason, and COMMAND was ended"],
   refused: [77, "a right is missing, or the API server refuses the request"],
-  configuration: [78, "no way to reach a cluster is configured, or two processes share one identity"],
+  configuration: [
+    78,
+    "no way to reach a cluster is configured; two processes share one identity (run without --again: 75)"
+  ],
   notExecutable: [126, "run: COMMAND was found, but cannot be executed"],
   notFound: [127, "run: COMMAND was not found"]
 } as const
