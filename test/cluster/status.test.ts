@@ -62,7 +62,7 @@ describe("status", () => {
       ["expired", "expired", "x", "client-go"],
       ["gem", "held", "job-1", "gem"],
       ["go", "held", "gopher", "client-go"],
-      ["ours", "held", "me", "ours"],
+      ["ours", "young", "me", "ours"],
       ["released", "released", null, "unknown"]
     ])
     for (const { ageSeconds, clock, name } of statuses) {
