@@ -77,7 +77,7 @@ export class LeaderElection extends Context.Service<LeaderElection, {
   /** Where the election stands, and each change of it. Never ends. */
   readonly changes: Stream.Stream<LeaderElectionStatus>
 
-  /** Who holds the Lease, as last seen here. */
+  /** The identity of the holder, as last seen here. */
   readonly leader: Effect.Effect<Option.Option<string>>
 
   /** What the holder publishes with its term, as last seen here; see the module's {@link leaderNote}. */
@@ -298,7 +298,7 @@ const runInTerm = <A, E, R>(
  *   moment, as long as their clocks' *rates* differ by less than
  *   leaseDuration / renewDeadline (1.5 by default) and no two of them use one
  *   identity. Wall clocks may differ and jump.
- * - The program is told before another candidate can lead.
+ * - The program is interrupted before another candidate can lead.
  *
  * **Assumptions**
  *
@@ -412,7 +412,7 @@ export const changes: Stream.Stream<LeaderElectionStatus, never, LeaderElection>
 )
 
 /**
- * Who holds the Lease, as last seen here, this process included. `None` where
+ * The identity of the holder, as last seen here, this process included. `None` where
  * it has no holder, and before the first campaign.
  *
  * @category accessors

@@ -5,7 +5,7 @@
  * Only `name` has to be given, and inside a cluster POD_NAME and POD_UID.
  * {@link layer} takes what the program names and reads the rest from the
  * environment; {@link layerFromEnv} reads everything from it. All settings are
- * checked together, so that one error tells everything that is wrong.
+ * checked together, so that one error names everything that is wrong.
  *
  * @since 0.1.0
  */
@@ -213,7 +213,7 @@ export const CurrentProcess: Context.Reference<{ readonly hostName: string; read
  *
  * Durations are written as `15s`, `500ms`, `1m30s`, `15 seconds` or plain
  * seconds (`15`, `2.5`). Beside these, POD_NAME, POD_UID and POD_NAMESPACE are
- * read, and KUBERNETES_SERVICE_HOST tells that the process runs in a cluster.
+ * read, and KUBERNETES_SERVICE_HOST shows that the process runs in a cluster.
  *
  * @category configuration
  * @since 0.1.0

@@ -53,7 +53,7 @@ const lossText: Record<LossReason, string> = {
 }
 
 /**
- * The term is over. The program was told (interrupted) before the Lease could
+ * The term is over. The program was interrupted before the Lease could
  * be taken by another candidate.
  *
  * @category errors

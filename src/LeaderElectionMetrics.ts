@@ -130,7 +130,7 @@ export const failedAttempts = Metric.counter("leader_election_failed_attempts_to
 /**
  * Counter `leader_election_leaderless_seconds_total`: time during which this
  * process, while it took part, knew of no live holder. A crashed holder counts
- * as live until its Lease has run out, and who holds a young Lease as a holder.
+ * as live until its Lease has run out, and the holder of a young Lease as a holder.
  * Added when a live holder is seen again: until then the counter stands still.
  *
  * @category metrics

@@ -24,7 +24,7 @@ export type TakeoverCause = Cause
  * Where an election stands.
  *
  * - `Idle`: no campaign is under way.
- * - `Following`: campaigning; `leader` is who holds the Lease.
+ * - `Following`: campaigning; `leader` is the holder of the Lease.
  * - `Pending`: holds a Lease that may be younger than leaseDuration, and waits
  *   before it leads: an earlier Lease may still have a leader.
  * - `Leading`: the program runs.

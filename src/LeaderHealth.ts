@@ -34,7 +34,7 @@ import { formatKey } from "./LeaseRecord.ts"
  */
 export interface Health {
   readonly healthy: boolean
-  /** One sentence, for whoever reads the answer of the probe. */
+  /** One sentence, for people that read the answer of the probe. */
   readonly message: string
 }
 
@@ -74,7 +74,7 @@ export const check = (options?: Options): Effect.Effect<Health, never, LeaderEle
         : {
           healthy: false,
           message: `${said}, longer than leaseDuration and the tolerance (${format(limit)}): ` +
-            "its term is over, it was told, and it has not ended"
+            "its term is over, it was interrupted, and it has not ended"
         }
     })
   })
@@ -125,7 +125,7 @@ export const makeCheck = (options?: Options): Effect.Effect<() => Health, never,
  *
  * - `GET /livez` (`livenessPath`): 200 while {@link check} finds the process
  *   healthy, else 503; with its message.
- * - `GET /readyz` (`readinessPath`): 200, whoever leads. Leave it out with
+ * - `GET /readyz` (`readinessPath`): 200, whether this process leads or not. Leave it out with
  *   `false` where your program has a readiness of its own.
  *
  * **Example** (Serving probes)
@@ -152,7 +152,7 @@ export const layerRoutes = (
   }
 ): Layer.Layer<never, never, LeaderElection | HttpRouter.HttpRouter> =>
   Layer.effectDiscard(Effect.gen(function*() {
-    // Loaded only here: who has no routes does not pay for a router.
+    // Loaded only here: a program without routes does not pay for a router.
     const { HttpRouter } = yield* Effect.promise(() => import("effect/http/HttpRouter"))
     const { withLoggerDisabled } = yield* Effect.promise(() => import("effect/http/HttpMiddleware"))
     const Response = yield* Effect.promise(() => import("effect/http/HttpServerResponse"))

@@ -575,7 +575,7 @@ const updateMetrics = ({ leads, members, shards }: Status, attributes: Record<st
  *    see before it leads anything.
  * 2. It campaigns for every shard, and leaves to others what is theirs: free
  *    shards go to the members that lead fewest, within one.
- * 3. Who leads more than its part gives up shards in good order, a few at a
+ * 3. A member that leads more than its part gives up shards in good order, a few at a
  *    time, when the members have not changed for leaseDuration / 3.
  * 4. When it is interrupted, it says that it leaves, ends all programs at once,
  *    and releases.

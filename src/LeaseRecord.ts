@@ -101,7 +101,7 @@ export interface LeaseWrite {
 
 /**
  * The annotation that carries the instance id of the campaign that holds the
- * Lease: two processes with one identity are told apart by it.
+ * Lease: it tells two processes with one identity apart.
  *
  * @category annotations
  * @since 0.1.0

@@ -54,7 +54,7 @@ it.effect("is unhealthy while a program outlives its term by more than the toler
     assert.deepStrictEqual(check(), {
       healthy: false,
       message: "the program that runs as leader on default/demo was last renewed 16.0 s ago, longer than " +
-        "leaseDuration and the tolerance (16s): its term is over, it was told, and it has not ended"
+        "leaseDuration and the tolerance (16s): its term is over, it was interrupted, and it has not ended"
     })
     yield* TestClock.adjust("18999 millis")
     assert.isTrue(yield* healthy)

@@ -180,7 +180,7 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
         Effect.ignore
       )
 
-    // One fiber notes what happens and when, another tells the API server: what hangs there delays no note.
+    // One fiber notes what happens and when, another sends it to the API server: what hangs there delays no note.
     const sending = yield* Effect.forkDetach(
       Stream.runForEach(Stream.fromQueue(queue), send).pipe(
         Effect.annotateLogs({ lease: `${namespace}/${name}`, identity })

@@ -35,7 +35,7 @@ export type Outcome = "removed" | "absent" | "held" | "changed"
  * The removal is guarded by the uid and the version that were read, so that a
  * Lease that is taken meanwhile stays. It needs the verbs `get` and `delete` on
  * the Lease, which the election itself does not. Call it when nobody is to take
- * part any more: whoever campaigns creates the Lease again, and waits
+ * part any more: a candidate creates the Lease again, and waits
  * leaseDuration before leading on it.
  *
  * Fails with `LeaseForbidden` where a right is missing, and names the rule; with

@@ -9,7 +9,7 @@
  * The label is for routing, and no proof of leadership: it follows a term after
  * some milliseconds, connections to a former leader stay open, and a leader that
  * is cut off from the API server cannot remove it, while its successor already
- * has one. Whoever is reached must still ask `Leadership.ensure`.
+ * has one. What is reached must still ask `Leadership.ensure`.
  *
  * The service account needs this rule beside those of the election. Where it is
  * missing, one warning is logged, and there is no label. It lets every Pod with

@@ -55,7 +55,7 @@ export interface ClientSelector {
 export interface Request {
   /** The server's wall clock, Unix milliseconds. */
   readonly at: number
-  /** Who asked: `system:anonymous` where no token came, `undefined` where it was not known. */
+  /** The user that asked: `system:anonymous` where no token came, `undefined` where it was not known. */
   readonly user: string | undefined
   readonly userAgent: string
   readonly method: string

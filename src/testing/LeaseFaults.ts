@@ -82,7 +82,7 @@ export interface Request {
   /** `undefined` while its caller waits. */
   readonly ended: number | undefined
   readonly outcome: Outcome | undefined
-  /** When the server had done as asked, and what came of it, whatever the caller heard of that. */
+  /** When the server had done as asked, and what came of it, whatever the caller learned of that. */
   readonly applied: { readonly at: number; readonly lease: LeaseRecord } | undefined
 }
 
@@ -139,7 +139,7 @@ export class LeaseFaults extends Context.Service<LeaseFaults, {
   /** Open watches end in good order. */
   readonly endWatches: Effect.Effect<void>
 
-  /** Watches stay open but hear nothing any more; until `clear`, new ones neither. */
+  /** Watches stay open but receive nothing any more; until `clear`, new ones neither. */
   readonly silenceWatches: Effect.Effect<void>
 
   /** Events arrive late, each watch's in order. Answers do not wait for them. */
@@ -167,7 +167,7 @@ export class LeaseFaults extends Context.Service<LeaseFaults, {
  * When the scope closes, what still waits for an answer fails, and so does every later request: an election that is
  * stopped after its fault layer gives up at once, and waits for no clock that has stopped.
  *
- * Without faults a request passes at once: an answer from memory is there before the watch has told of the change. To
+ * Without faults a request passes at once: an answer from memory is there before the watch has reported the change. To
  * have it the other way round, delay the answer.
  *
  * @category constructors
@@ -239,7 +239,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
   const waiting = new Set<(reason: LeaseErrorReason) => void>()
   let closed = false
 
-  // Waits while the connection is paused. What was lost ends here: whoever waits for it waits for ever.
+  // Waits while the connection is paused. What was lost ends here: its caller waits for ever.
   const pass = (entry: { readonly lost: boolean }): Effect.Effect<void> =>
     Effect.suspend(() =>
       entry.lost || connection === "stalled"

@@ -137,7 +137,7 @@ const failsWith = <A>(tag: LeaseErrorReason["_tag"], effect: Effect.Effect<A, Le
     onFailure: ({ reason }) => Assert.equal(reason._tag, tag)
   })
 
-/** Who held the Lease after each attempt, or how it failed. */
+/** The holder after each attempt, or how it failed. */
 const outcome = (effect: ReturnType<LeaseStore["Service"]["get"]>): Effect.Effect<string> =>
   Effect.match(effect, {
     onSuccess: ({ lease }) => lease.holderIdentity,

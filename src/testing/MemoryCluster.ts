@@ -371,7 +371,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
   const runJob: (job: GarbageCollector.Job) => Effect.Effect<void> = Effect.fnUntraced(function*(job) {
     const { delay, stepDelay } = mode._tag === "automatic" ? mode : {}
     yield* Effect.sleep(delay ?? "5 millis")
-    // A change of mode leaves the job to whoever steps it.
+    // A change of mode leaves the job to the test that steps it.
     while (mode._tag === "automatic" && collector.pending().includes(job)) {
       collector.step(job.id)
       // What the collector does may make work for it: the finalizer of a Pod whose last Lease is gone.
@@ -418,7 +418,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
   const watch: ClusterApi["watch"] = (target, since) =>
     Stream.unwrap(Effect.gen(function*() {
       const queue = yield* Queue.unbounded<WatchElement, ApiError | Cause.Done>()
-      // The answer begins in any case: what is wrong with `since` is told inside it.
+      // The answer begins in any case: what is wrong with `since` is reported inside it.
       Queue.offerUnsafe(queue, { _tag: "Opened" })
       let told = since ?? objects.version()
       const subscribed = objects.watch(target, since, {

@@ -1,7 +1,7 @@
 /**
  * {@link LeaseStore} on a {@link MemoryCluster}: the election under `TestClock`, without sockets.
  *
- * Each store is one client's connection to the cluster. Requests are answered at once and watches hear of a change as
+ * Each store is one client's connection to the cluster. Requests are answered at once and watches report a change as
  * it is made; put {@link LeaseFaults} in front for everything that goes wrong on the way.
  *
  * @since 0.1.0

@@ -76,7 +76,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/protocol/observation.ts",
+        "LeaseRecord.ts",
         "  before.uid !== after.uid ||\n",
         "  before.resourceVersion !== after.resourceVersion ||\n"
       )

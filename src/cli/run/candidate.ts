@@ -1,5 +1,5 @@
 /**
- * A candidate that tells what happens to it: one JSON line for each change on
+ * A candidate that reports what happens to it: one JSON line for each change on
  * stdout. The demo, the fault tests and the benchmarks all start this one.
  *
  * @internal
@@ -192,6 +192,6 @@ export const command = Command.make(
       Effect.raceFirst(Option.match(options.parent, { onNone: () => Effect.never, onSome: orphaned }))
     )
 ).pipe(
-  Command.withDescription("Take part in an election and tell what happens, one JSON line for each change"),
+  Command.withDescription("Take part in an election and report what happens, one JSON line for each change"),
   Command.unlisted
 )

@@ -1,5 +1,5 @@
 /**
- * What a candidate process tells, one JSON line for each change: written by
+ * What a candidate process reports, one JSON line for each change: written by
  * `effect-kubernetes-leader-election candidate`, read by the demo, the fault tests and the
  * benchmarks.
  *
@@ -13,7 +13,7 @@ import * as Schema from "effect/Schema"
  *   comes again when another candidate is seen to lead.
  * - `leading`: the leader program has begun.
  * - `step`: the leader program has asked whether it still leads, and gone on.
- * - `lost`: the leader program was told that its term is over, and why.
+ * - `lost`: the leader's program was notified that its term is over, and why.
  * - `ending`: the leader program was asked to end in good order.
  * - `ended`: the leader program, its finalizers included, is over.
  * - `blocked`, `unblocked`: the event loop was stopped on purpose, and goes on.

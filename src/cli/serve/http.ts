@@ -32,7 +32,7 @@ import { json } from "../shared/printable.ts"
 interface Answer {
   readonly leading: boolean
   readonly status: "idle" | "following" | "pending" | "leading" | "ending"
-  /** Who holds the Lease; null where nobody does, or nothing is known yet. */
+  /** The holder of the Lease; null where there is none, or nothing is known yet. */
   readonly leader: string | null
   /** What the holder publishes with its term. */
   readonly leaderNote: string | null

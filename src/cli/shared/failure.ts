@@ -12,7 +12,7 @@ import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import type { LeaseError } from "../../LeaseError.ts"
 import { exitCodes } from "./exitCodes.ts"
 
-/** A command ends with this exit code. `message` is told as an error; without it, there is nothing left to say. */
+/** A command ends with this exit code. `message` is reported as an error; without it, there is nothing left to say. */
 export class CommandFailure extends Data.TaggedError("CommandFailure")<{
   readonly exitCode: number
   readonly message: string
@@ -26,7 +26,7 @@ export interface Report {
   readonly exitCode: number
 }
 
-/** What to tell of an expected failure. */
+/** What to report of an expected failure. */
 export const report = (error: Failure): Report => ({ message: error.message, exitCode: exitCodeOf(error) })
 
 const exitCodeOf = (error: Failure): number => {

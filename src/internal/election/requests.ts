@@ -286,7 +286,7 @@ const onRead = Effect.fnUntraced(function*(
     const error = answer.result.failure
     const counts = Attempts.isAlive(election.state.reads, request.id)
     const again = retriesAt(election, answer, error)
-    // A read that failed is due again: what it was to tell is still not known.
+    // A read that failed is due again: what it was to find out is still not known.
     advance(election, (state) => ({
       ...state,
       reads: Attempts.refused(state.reads, request.id, again)

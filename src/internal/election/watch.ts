@@ -68,7 +68,7 @@ export const make = (election: Election): Watch => {
 
 const run = (election: Election, position: Position, broken: Latch.Latch): Effect.Effect<never> =>
   Effect.gen(function*() {
-    // What is known by then tells where to begin.
+    // What is known by then decides where to begin.
     yield* election.known.await
     position.since = versionOf(election.state)
     while (true) {
@@ -83,7 +83,7 @@ const versionOf = ({ observation: { lease } }: State): bigint | undefined =>
 const watchOnce = Effect.fnUntraced(function*(election: Election, position: Position, broken: Latch.Latch) {
   broken.closeUnsafe()
   const began = yield* monotonic
-  // Versions step back when etcd was restored: a watch from a version yet to come hears nothing.
+  // Versions step back when etcd was restored: a watch from a version yet to come receives nothing.
   if (election.rewound) {
     election.rewound = false
     position.since = undefined

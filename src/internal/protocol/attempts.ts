@@ -56,7 +56,7 @@ export interface Series<R extends Request> {
   readonly starts: ReadonlyArray<bigint>
   /** After a failure: what the server asked for, or the pause after a second conflict. */
   readonly notBefore: bigint
-  /** Conflicts in a row. */
+  /** Consecutive conflicts. */
   readonly conflicts: number
 }
 
@@ -111,7 +111,7 @@ export const refused = <R extends Request>(series: Series<R>, id: number, notBef
     }
     : series
 
-/** Its guard did not hold. The first in a row may be followed at once, from the second on not before `pause`. */
+/** Its guard did not hold. The first may be followed at once, from the second consecutive one on not before `pause`. */
 export const conflicted = <R extends Request>(series: Series<R>, id: number, pause: bigint): Series<R> =>
   isAlive(series, id)
     ? { ...refused(series, id, series.conflicts > 0 ? pause : 0n), conflicts: series.conflicts + 1 }

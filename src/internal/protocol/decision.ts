@@ -29,7 +29,7 @@ export type Decision =
   | { readonly _tag: "Take"; readonly lease: LeaseRecord; readonly cause: TakeoverCause }
   /** A write of this campaign whose answer has not come was committed: the Lease is held from its start. */
   | { readonly _tag: "Adopt"; readonly lease: LeaseRecord; readonly attempt: Attempts.Attempt }
-  /** Leave it alone until `until` (monotonic), unless something is heard before. */
+  /** Leave it alone until `until` (monotonic), unless something is observed before. */
   | {
     readonly _tag: "Wait"
     readonly until: bigint
@@ -49,7 +49,7 @@ export const isReleased = (lease: LeaseRecord): boolean =>
  * When the holder counts as dead: no sign of life seen here for the *holder's*
  * duration (ours where it is missing). A Lease without holder that was not
  * released (made by hand, or a live one emptied in place by a deployment tool)
- * may still have a leader who has not noticed: any change of it counts as a
+ * may still have a leader that has not noticed: any change of it counts as a
  * sign of life, for our duration.
  */
 export const expiresAt = (observation: Observation, lease: LeaseRecord, leaseDuration: bigint): bigint =>
@@ -99,8 +99,8 @@ export const isHeldBy = (lease: LeaseRecord, self: Self): boolean =>
   lease.holderIdentity === self.identity && (instanceOf(lease) ?? self.instance) === self.instance
 
 /**
- * Why who holds the Lease with this uid holds it no longer, given what it has
- * seen; `undefined` while it does.
+ * Why the holder of this Lease has lost it, judging by what was observed;
+ * `undefined` while it holds it.
  */
 export const lossOf = (observation: Observation, uid: string, self: Self): LossReason | undefined => {
   const lease = observation.lease

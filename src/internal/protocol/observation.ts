@@ -24,7 +24,7 @@ export interface Observation {
   readonly signOfLifeAt: bigint
   /** When the last change of version was handled. */
   readonly changedAt: bigint
-  /** When the state was last heard of, changed or not. */
+  /** When the state was last reported, changed or not. */
   readonly heardAt: bigint
   /** When an object with this uid was first seen here. */
   readonly firstSeenAt: bigint

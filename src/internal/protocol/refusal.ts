@@ -27,7 +27,7 @@ export type Meaning =
   | "Absent"
   /** The guard did not hold: find out what is there now. */
   | "Read"
-  /** Refused by the API server. A candidate that hears nothing else for long ends; a holder goes on to its deadline. */
+  /** Refused by the API server. A candidate that gets no other answer for long ends; a holder goes on to its deadline. */
   | "Refused"
   /** Only the change of the owner was refused: the same write without it, at once. */
   | "WithoutOwner"

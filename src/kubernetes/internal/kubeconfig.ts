@@ -61,7 +61,7 @@ export const make: (options: Source) => Effect.Effect<Target, KubernetesConfigEr
     const session: Session = { oidc: Oidc.makeSession(load), plugin: undefined }
     const credentials = yield* Credentials.make({
       load: Effect.fnUntraced(function*(fresh) {
-        // Reads the files again too: whoever has logged in since has left new credentials there.
+        // Reads the files again too: a login since then has left new credentials there.
         if (fresh) {
           // The same context as before, whatever is the current one by now: its credentials must not go to another server.
           const again = yield* read({ ...options, context: selected.context }).pipe(

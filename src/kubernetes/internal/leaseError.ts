@@ -133,7 +133,7 @@ const unavailable = (message: string, error: KubernetesError.KubernetesStatusErr
 /**
  * What denied a request that the rights allow. A webhook chooses the code of its
  * denial (400 by default, and 404 and 409 as well), a policy one of four: the
- * text that the API server itself puts in front tells. Any other 403 that names
+ * text that the API server itself puts in front shows it. Any other 403 that names
  * no missing right comes from one of its plugins: a quota, a namespace that is
  * being deleted.
  */

@@ -1,5 +1,5 @@
 /**
- * One watch for many Leases: its changes, handed to whoever listens for each.
+ * One watch for many Leases: its changes, handed to the listeners of each.
  *
  * @internal
  */
@@ -24,9 +24,9 @@ export type SharedWatch = (key: LeaseKey, since: bigint | undefined) => Stream.S
  *
  * The connection is opened for the first listener and closed after the last.
  * When the server closes it in good order it is resumed here, and nobody
- * notices; when it breaks, all listeners are told, and the first to come back
+ * notices; when it breaks, all listeners are notified, and the first to come back
  * opens it anew, from the present: where etcd was restored meanwhile, a watch
- * from a version yet to come would hear nothing.
+ * from a version yet to come would receive nothing.
  */
 export const make = ( // oxlint-disable-line max-lines-per-function -- one watch and its listeners
   connect: (since: bigint | undefined) => Stream.Stream<LeaseChange, LeaseError>
@@ -138,7 +138,7 @@ export const make = ( // oxlint-disable-line max-lines-per-function -- one watch
             running = false
             forget()
           })),
-          // For whoever came while it was being closed.
+          // For a listener that came while it was being closed.
           Effect.andThen(open)
         )
       })
@@ -154,7 +154,7 @@ export const make = ( // oxlint-disable-line max-lines-per-function -- one watch
         )
         const lease = opened ? leases.get(key.name) : undefined
         if (since !== undefined && (lease === undefined || lease.resourceVersion < since)) {
-          // Whether it was deleted before this connection began cannot be told: begin anew, and read.
+          // Whether it was deleted before this connection began is not known: begin anew, and read.
           Queue.failCauseUnsafe(queue, Cause.fail(expired(key)))
         } else if (!opened) {
           yield* open

@@ -29,7 +29,7 @@ export interface ClusterApi {
   readonly clock: Clock.Clock
   /** A number for the name of a connection. */
   readonly nextConnection: () => number
-  /** One synchronous step on the storage; the garbage collector hears of it. */
+  /** One synchronous step on the storage; the garbage collector is notified of it. */
   readonly run: <A, E>(f: (objects: Objects) => Result.Result<A, E>) => Effect.Effect<A, E>
   readonly watch: (target: WatchTarget, since: bigint | undefined) => Stream.Stream<WatchElement, ApiError>
   readonly decode: (object: ApiObject) => Effect.Effect<LeaseRecord>

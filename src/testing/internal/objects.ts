@@ -117,7 +117,7 @@ export const make = (options: {
     while (history.length > options.history) {
       forgotten = history.shift()?.event.version ?? forgotten
     }
-    // A copy: a listener that is told may well leave, or bring another.
+    // A copy: a listener that is notified may well leave, or bring another.
     for (const entry of Array.from(listeners)) {
       if (matches(entry.target, type, event.object)) {
         entry.listener.onEvent(event)
@@ -269,7 +269,7 @@ export const make = (options: {
       if (isDeepStrictEqual(next, current)) {
         return current
       }
-      // The last finalizer went: the object goes with it, and the watch hears of the deletion only.
+      // The last finalizer went: the object goes with it, and the watch reports the deletion only.
       return isDone(next) ? drop(type, next) : store(type, "MODIFIED", next)
     })
 
