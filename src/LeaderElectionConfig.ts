@@ -20,6 +20,7 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Os from "node:os"
 import * as DurationText from "./internal/duration.ts"
+import * as Rules from "./internal/protocol/settings.ts"
 import { InvalidSettings, LeaderElectionError } from "./LeaderElectionError.ts"
 
 /**
@@ -218,42 +219,11 @@ export const CurrentProcess: Context.Reference<{ readonly hostName: string; read
  * @category configuration
  * @since 0.1.0
  */
-export const variables = {
-  namespace: "LEADER_ELECTION_NAMESPACE",
-  name: "LEADER_ELECTION_NAME",
-  identity: "LEADER_ELECTION_IDENTITY",
-  leaseDuration: "LEADER_ELECTION_LEASE_DURATION",
-  renewInterval: "LEADER_ELECTION_RENEW_INTERVAL",
-  renewDeadline: "LEADER_ELECTION_RENEW_DEADLINE",
-  retryPeriod: "LEADER_ELECTION_RETRY_PERIOD",
-  requestTimeout: "LEADER_ELECTION_REQUEST_TIMEOUT",
-  newLease: "LEADER_ELECTION_NEW_LEASE",
-  watch: "LEADER_ELECTION_WATCH",
-  note: "LEADER_ELECTION_NOTE"
-} as const
+export const variables = Rules.variables
 
 // -----------------------------------------------------------------------------
 // Defaults
 // -----------------------------------------------------------------------------
-
-const second = 1_000_000_000n
-const maxRetryPeriod = 10n * second
-// `leaseDurationSeconds` is an int32.
-const maxLeaseDuration = 2_147_483_647n * second
-const shortLeaseDuration = 5n * second
-// One second is the mark of a release: a live Lease of one second whose holder somebody removes would look released.
-const minLeaseDuration = 2n * second
-// What is shorter was meant in seconds.
-const minPeriod = 50_000_000n
-
-const derived = {
-  renewInterval: (leaseDuration: bigint) => leaseDuration / 3n,
-  renewDeadline: (leaseDuration: bigint) => leaseDuration * 2n / 3n,
-  retryPeriod: (leaseDuration: bigint) => {
-    const period = leaseDuration * 2n / 15n
-    return period < maxRetryPeriod ? period : maxRetryPeriod
-  }
-}
 
 /**
  * Reads a duration as it is written in variables and options: `15s`, `500ms`,
@@ -290,19 +260,7 @@ export const formatDuration = (duration: Duration.Duration): string => DurationT
  */
 export const defaultsFor = (
   leaseDuration: Duration.Input
-): Omit<Settings, "namespace" | "name" | "identity" | "pod"> => {
-  const nanos = Duration.toNanosUnsafe(leaseDuration)
-  const retryPeriod = DurationText.fromNanos(derived.retryPeriod(nanos))
-  return {
-    leaseDuration: DurationText.fromNanos(nanos),
-    renewInterval: DurationText.fromNanos(derived.renewInterval(nanos)),
-    renewDeadline: DurationText.fromNanos(derived.renewDeadline(nanos)),
-    retryPeriod,
-    requestTimeout: retryPeriod,
-    newLease: "wait",
-    watch: true
-  }
-}
+): Omit<Settings, "namespace" | "name" | "identity" | "pod"> => Rules.defaultsFor(Duration.toNanosUnsafe(leaseDuration))
 
 /**
  * The settings of an election for which nothing but its name is given:
@@ -312,389 +270,7 @@ export const defaultsFor = (
  * @category defaults
  * @since 0.1.0
  */
-export const defaults: Omit<Settings, "namespace" | "name" | "identity" | "pod"> = defaultsFor(Duration.seconds(15))
-
-// -----------------------------------------------------------------------------
-// Rules
-// -----------------------------------------------------------------------------
-
-type Setting = keyof typeof variables
-type DurationSetting = "leaseDuration" | "renewInterval" | "renewDeadline" | "retryPeriod" | "requestTimeout"
-
-const podVariables = ["POD_NAME", "POD_UID", "POD_NAMESPACE"] as const
-
-/**
- * Everything that {@link resolve} has to know of its surroundings.
- *
- * @internal
- */
-export interface Environment {
-  /** As they are set; `""` where a variable is set, but empty. */
-  readonly variables: Readonly<Record<string, string | undefined>>
-  readonly credentialsNamespace: string | undefined
-  /** See {@link CredentialsOrigin}. */
-  readonly credentialsOrigin: "pod" | "given" | "found"
-  readonly process: { readonly hostName: string; readonly processId: number }
-  /** Differs between any two processes. */
-  readonly random: string
-}
-
-/**
- * Settings that keep all rules, with what is allowed but unwise.
- *
- * @internal
- */
-export interface Resolved {
-  readonly settings: Settings
-  readonly warnings: ReadonlyArray<string>
-  /** What is as it should be, but may surprise. */
-  readonly notices: ReadonlyArray<string>
-}
-
-const label = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/
-const uid = /^[-A-Za-z0-9._:]{1,253}$/
-const maxIdentity = 1024
-
-const quote = (value: string): string => JSON.stringify(value.length <= 300 ? value : `${value.slice(0, 300)}…`)
-
-// The rules of each kind of text: what is wrong with it, or undefined.
-const labelProblem = (text: string): string | undefined =>
-  text.length <= 63 && label.test(text) ? undefined : `is ${quote(text)}`
-const subdomainProblem = (text: string): string | undefined =>
-  text.length <= 253 && text.split(".").every((part) => label.test(part)) ? undefined : `is ${quote(text)}`
-const uidProblem = (text: string): string | undefined => uid.test(text) ? undefined : `is ${quote(text)}`
-const maxNoteBytes = 4096
-const noteProblem = (text: string): string | undefined => {
-  const { length } = new TextEncoder().encode(text)
-  return length <= maxNoteBytes ? undefined : `has ${length} bytes`
-}
-const lengthProblem = (text: string): string | undefined =>
-  text.length <= maxIdentity ? undefined : `has ${text.length} characters, and at most ${maxIdentity} are allowed`
-
-/** `leaseDuration (LEADER_ELECTION_LEASE_DURATION)`. */
-const called = (setting: Setting): string => `${setting} (${variables[setting]})`
-
-const fieldRef = (variable: string, path: string): string =>
-  `{ name: ${variable}, valueFrom: { fieldRef: { fieldPath: ${path} } } }`
-
-// Kubernetes leaves `$(X)` as it is where X is not defined, or only further down; `${X}` it never expands.
-const unexpanded = /\$\([^)]*\)|\$\{[^}]*\}/
-
-/** What a template makes of a value that is not there: `undefined`, `undefined_undefined`, `null`. */
-const isInterpolatedNothing = (text: string): boolean => {
-  const words = text.split(/[^\p{L}\p{N}]+/u).filter((word) => word !== "")
-  return words.length > 0 && words.every((word) => word === "undefined" || word === "null")
-}
-
-/** What is wrong with a text before its own rules are asked; `undefined` where nothing is. */
-const textProblem = (text: string): string | undefined =>
-  text === ""
-    ? "is set, but empty"
-    : text.trim() === ""
-    ? `is ${quote(text)}, only white space`
-    : isInterpolatedNothing(text)
-    ? `is ${quote(text)}: a value that it was made from is missing`
-    : unexpanded.test(text)
-    ? `is ${quote(text)}: the variable in it was not replaced (define it above this one, and write $(VARIABLE))`
-    : undefined
-
-const booleans: ReadonlyMap<string, boolean> = new Map([
-  ["true", true],
-  ["yes", true],
-  ["on", true],
-  ["1", true],
-  ["y", true],
-  ["false", false],
-  ["no", false],
-  ["off", false],
-  ["0", false],
-  ["n", false]
-])
-
-const readDuration = (given: Duration.Input | string): Duration.Duration | undefined => {
-  if (typeof given === "string") {
-    return DurationText.parse(given)
-  }
-  // Effect takes NaN for zero.
-  return Number.isNaN(given) ? undefined : Option.getOrUndefined(Duration.fromInput(given))
-}
-
-/** The value as it was given: a bare number has to show its unit, or the mistake stays hidden. */
-const showDuration = (given: Duration.Input | string): string => {
-  switch (typeof given) {
-    case "string":
-      return quote(given)
-    case "number":
-      return `${given} (a number in code is milliseconds)`
-    case "bigint":
-      return `${given} (a bigint in code is nanoseconds)`
-    default: {
-      const duration = readDuration(given)
-      return duration === undefined ? "no duration" : DurationText.format(duration)
-    }
-  }
-}
-
-const show = (nanos: bigint): string => DurationText.format(DurationText.fromNanos(nanos))
-
-const leaseDurationProblem = (nanos: bigint, shown: string): string | undefined => {
-  if (nanos > maxLeaseDuration) {
-    return `is ${shown}: a Lease holds at most ${show(maxLeaseDuration)}`
-  }
-  if (nanos % second === 0n && nanos >= minLeaseDuration) {
-    return undefined
-  }
-  const below = nanos - nanos % second
-  return `is ${shown}: a Lease holds whole seconds, and less than 2 is the mark of a release; give ` +
-    (below < minLeaseDuration ? show(minLeaseDuration) : `${show(below)} or ${show(below + second)}`)
-}
-
-// An empty one of the credentials means none.
-const pickNamespace = (given: string | undefined, environment: Environment): readonly [string | undefined, string] => {
-  const { credentialsNamespace, credentialsOrigin, variables: env } = environment
-  return given != null || env[variables.namespace] !== undefined
-    ? [given ?? env[variables.namespace], called("namespace")]
-    : credentialsNamespace && credentialsOrigin === "given"
-    ? [credentialsNamespace, "namespace (of the credentials)"]
-    : env["POD_NAMESPACE"] !== undefined
-    ? [env["POD_NAMESPACE"], "namespace (POD_NAMESPACE)"]
-    : [credentialsNamespace || undefined, "namespace (of the credentials)"]
-}
-
-/**
- * Makes settings of what the program gives, the environment and the defaults.
- * Fails with one sentence for everything that is wrong, each naming the
- * setting, its variable, the value and the remedy.
- *
- * @internal
- */
-export const resolve = (input: Input, environment: Environment): Result.Result<Resolved, ReadonlyArray<string>> => { // oxlint-disable-line max-lines-per-function -- one pass over all settings, so that every mistake is reported together
-  const problems: Array<string> = []
-  const warnings: Array<string> = []
-  const notices: Array<string> = []
-  const env = environment.variables
-  const inside = (env["KUBERNETES_SERVICE_HOST"] ?? "") !== ""
-  const isOwnCluster = environment.credentialsOrigin === "pod"
-
-  const text = (
-    value: string,
-    what: string,
-    remedy: string,
-    rule: (text: string) => string | undefined
-  ): string | undefined => {
-    const problem = textProblem(value) ?? rule(value)
-    if (problem === undefined) {
-      return value
-    }
-    problems.push(`${what} ${problem}: ${remedy}`)
-    return undefined
-  }
-  const missing = (what: string, remedy: string): undefined => {
-    problems.push(`${what} is not set: ${remedy}`)
-  }
-
-  // --- Lease ---
-
-  const nameRemedy = "give the name of the Lease, the same for all replicas: at most 253 small letters, digits, " +
-    `"-" and ".", such as ${variables.name}=my-service`
-  const givenName = input.name ?? env[variables.name]
-  const name = givenName === undefined
-    ? missing(called("name"), nameRemedy)
-    : text(givenName, called("name"), nameRemedy, subdomainProblem)
-
-  const namespaceRemedy = inside
-    ? "give the namespace of the Lease, or add to the container's env: " +
-      fieldRef("POD_NAMESPACE", "metadata.namespace")
-    : `give the namespace of the Lease: at most 63 small letters, digits and "-", such as ${variables.namespace}=default`
-  const [givenNamespace, namespaceSource] = pickNamespace(input.namespace, environment)
-  const namespace = givenNamespace === undefined
-    ? missing(called("namespace"), namespaceRemedy)
-    : text(givenNamespace, namespaceSource, namespaceRemedy, labelProblem)
-
-  // --- Pod ---
-
-  const needsPod = isOwnCluster &&
-    (inside || input.pod != null || env["POD_NAME"] !== undefined || env["POD_UID"] !== undefined)
-  const podPart = (
-    part: "name" | "uid",
-    variable: "POD_NAME" | "POD_UID",
-    rule: (text: string) => string | undefined
-  ): string | undefined => {
-    const what = `pod.${part} (${variable})`
-    const remedy = `add to the container's env: ${fieldRef(variable, `metadata.${part}`)}`
-    const given = input.pod?.[part] ?? env[variable]
-    return given !== undefined
-      ? text(given, what, remedy, rule)
-      : !needsPod
-      ? undefined
-      : inside
-      ? missing(what, `in a cluster the Lease names its leader's Pod; ${remedy}`)
-      : missing(what, "of POD_NAME and POD_UID give both, or neither")
-  }
-  const podName = podPart("name", "POD_NAME", subdomainProblem)
-  const podUid = podPart("uid", "POD_UID", uidProblem)
-  const self = podName === undefined || podUid === undefined ? undefined : { name: podName, uid: podUid }
-
-  if (!isOwnCluster && (inside || self !== undefined)) {
-    notices.push(
-      "The Lease does not name this Pod as its owner, because the credentials are not those of the Pod's own service " +
-        "account: in another cluster Kubernetes would find no such Pod, and delete the Lease"
-    )
-  }
-  // An owner has to be in the namespace of what it owns: the garbage collector
-  // would find no such Pod beside the Lease, and delete the Lease at once.
-  const podNamespace = env["POD_NAMESPACE"] || (inside ? environment.credentialsNamespace || undefined : undefined)
-  const isElsewhere = isOwnCluster && namespace !== undefined && podNamespace !== undefined &&
-    podNamespace !== namespace
-  if (isElsewhere && self !== undefined) {
-    warnings.push(
-      `${called("namespace")} is ${quote(namespace)}, but this Pod is in ${quote(podNamespace)}: a Lease cannot name ` +
-        "a Pod of another namespace as its owner, so Kubernetes will not remove it with the Pod, and a leader that " +
-        "dies is replaced when its lease runs out"
-    )
-  }
-
-  // --- Identity ---
-
-  const givenIdentity = input.identity ?? env[variables.identity]
-  const { hostName, processId } = environment.process
-  const identity = givenIdentity !== undefined
-    ? text(
-      givenIdentity,
-      called("identity"),
-      "give every process its own, or none: it is then made from POD_NAME and POD_UID",
-      lengthProblem
-    )
-    : self !== undefined
-    ? `${self.name}_${self.uid}`
-    : `${hostName}_${processId}_${environment.random}`
-
-  // --- Durations, in nanoseconds ---
-
-  const notGiven: Array<string> = []
-  const duration = (setting: DurationSetting, fallback: bigint | undefined): bigint | undefined => {
-    const given = input[setting] ?? env[variables[setting]]
-    if (given === undefined) {
-      notGiven.push(setting)
-      return fallback
-    }
-    const value = readDuration(given)
-    const problem = given === ""
-      ? `is set, but empty: write it as ${DurationText.examples}`
-      : value === undefined
-      ? `is ${showDuration(given)}: write it as ${DurationText.examples}`
-      : !Duration.isFinite(value) || !Duration.isPositive(value)
-      ? `is ${showDuration(given)}: it must be more than 0, and finite`
-      : setting === "leaseDuration"
-      ? leaseDurationProblem(Duration.toNanosUnsafe(value), showDuration(given))
-      : Duration.toNanosUnsafe(value) < minPeriod
-      ? `is ${showDuration(given)}: give ${show(minPeriod)} or more (a bare number in a variable is seconds, and in ` +
-        "code milliseconds)"
-      : undefined
-    if (problem === undefined && value !== undefined) {
-      return Duration.toNanosUnsafe(value)
-    }
-    problems.push(`${called(setting)} ${problem}`)
-    return undefined
-  }
-  // Without a leaseDuration nothing can be derived, and what is given is still checked.
-  const derive = (from: bigint | undefined, rule: (from: bigint) => bigint) => from === undefined ? from : rule(from)
-
-  const leaseDuration = duration("leaseDuration", Duration.toNanosUnsafe(defaults.leaseDuration))
-  const renewInterval = duration("renewInterval", derive(leaseDuration, derived.renewInterval))
-  const renewDeadline = duration("renewDeadline", derive(leaseDuration, derived.renewDeadline))
-  const retryPeriod = duration("retryPeriod", derive(leaseDuration, derived.retryPeriod))
-  const requestTimeout = duration("requestTimeout", retryPeriod)
-
-  const hint = (...settings: ReadonlyArray<DurationSetting>): string => {
-    const those = settings.filter((setting) => notGiven.includes(setting))
-    return those.length === 0 ? "" : ` (not given: ${those.join(", ")})`
-  }
-  if (renewDeadline !== undefined && leaseDuration !== undefined) {
-    if (renewDeadline * 100n > leaseDuration * 95n) {
-      problems.push(
-        `renewDeadline must be at most 0.95 × leaseDuration, but ${show(renewDeadline)} > 0.95 × ${
-          show(leaseDuration)
-        }` +
-          `${hint("renewDeadline", "leaseDuration")}: no time would remain for a program to end before another ` +
-          `candidate may lead; lower ${called("renewDeadline")} or raise ${called("leaseDuration")}`
-      )
-    } else if (renewDeadline * 100n > leaseDuration * 90n) {
-      warnings.push(
-        `${called("renewDeadline")} is ${show(renewDeadline)} of ${
-          show(leaseDuration)
-        }: a program that loses its term ` +
-          `has only ${show(leaseDuration * 95n / 100n - renewDeadline)} to end in before that is an overrun`
-      )
-    }
-  }
-  if (renewInterval !== undefined && requestTimeout !== undefined && renewDeadline !== undefined) {
-    // A renewal that hangs, the next one beside it, and the time that one may take.
-    const [longer, name] = retryPeriod !== undefined && retryPeriod > requestTimeout
-      ? [retryPeriod, "retryPeriod"]
-      : [requestTimeout, "requestTimeout"]
-    const needed = renewInterval + longer + requestTimeout
-    if (needed > renewDeadline) {
-      problems.push(
-        "renewInterval + the longer of retryPeriod and requestTimeout + requestTimeout must be at most renewDeadline, " +
-          `or one hung request costs the term, but ${show(renewInterval)} + ${show(longer)} (${name}) + ` +
-          `${show(requestTimeout)} = ${show(needed)} > ${show(renewDeadline)}` +
-          `${hint("renewInterval", "retryPeriod", "requestTimeout", "renewDeadline")}: lower ` +
-          `${called("renewInterval")}, ${called("retryPeriod")} or ${called("requestTimeout")}, or raise ` +
-          called("renewDeadline")
-      )
-    }
-  }
-  if (leaseDuration !== undefined && leaseDuration < shortLeaseDuration) {
-    warnings.push(
-      `${called("leaseDuration")} is ${show(leaseDuration)}: below ${show(shortLeaseDuration)} an ordinary pause ` +
-        "(garbage collection, a slow answer of the API server) may cost a healthy leader its term"
-    )
-  }
-
-  // --- Choices ---
-
-  const givenNewLease: string = input.newLease ?? env[variables.newLease] ?? defaults.newLease
-  const newLease = givenNewLease === "wait" || givenNewLease === "lead" ? givenNewLease : undefined
-  if (newLease === undefined) {
-    problems.push(`${called("newLease")} is ${quote(givenNewLease)}: give "wait" or "lead"`)
-  }
-  const givenWatch = input.watch ?? env[variables.watch] ?? defaults.watch
-  const watch = typeof givenWatch === "string" ? booleans.get(givenWatch) : givenWatch
-  if (watch === undefined) {
-    problems.push(`${called("watch")} is ${quote(String(givenWatch))}: give "true" or "false"`)
-  }
-
-  const givenNote = input.note ?? env[variables.note]
-  const note = givenNote === undefined
-    ? undefined
-    : text(givenNote, called("note"), "give at most 4096 bytes of text, or none", noteProblem)
-
-  return problems.length > 0 ||
-      name === undefined || namespace === undefined || identity === undefined ||
-      leaseDuration === undefined || renewInterval === undefined || renewDeadline === undefined ||
-      retryPeriod === undefined || requestTimeout === undefined ||
-      newLease === undefined || watch === undefined
-    ? Result.fail(problems)
-    : Result.succeed({
-      settings: {
-        namespace,
-        name,
-        identity,
-        pod: isElsewhere || !isOwnCluster ? undefined : self,
-        leaseDuration: DurationText.fromNanos(leaseDuration),
-        renewInterval: DurationText.fromNanos(renewInterval),
-        renewDeadline: DurationText.fromNanos(renewDeadline),
-        retryPeriod: DurationText.fromNanos(retryPeriod),
-        requestTimeout: DurationText.fromNanos(requestTimeout),
-        newLease,
-        watch,
-        ...(note !== undefined && { note })
-      },
-      warnings,
-      notices
-    })
-}
+export const defaults: Omit<Settings, "namespace" | "name" | "identity" | "pod"> = Rules.defaults
 
 // -----------------------------------------------------------------------------
 // Constructors
@@ -718,11 +294,11 @@ const readVariable = Effect.fnUntraced(function*(variable: string) {
   return isListed && (yield* provider.load(path)) === undefined ? "" : undefined
 })
 
-const readEnvironment: Effect.Effect<Environment, LeaderElectionError> = Effect.gen(function*() {
+const readEnvironment: Effect.Effect<Rules.Environment, LeaderElectionError> = Effect.gen(function*() {
   const read: Record<string, string | undefined> = {}
   const problems: Array<string> = []
   const names = (yield* ReadsEnvironment)
-    ? [...Object.values(variables), ...podVariables, "KUBERNETES_SERVICE_HOST"]
+    ? [...Object.values(variables), ...Rules.podVariables]
     : []
   for (const variable of names) {
     const result = yield* Effect.result(readVariable(variable))
@@ -773,7 +349,7 @@ const readEnvironment: Effect.Effect<Environment, LeaderElectionError> = Effect.
 export const make: (input?: Input) => Effect.Effect<Settings, LeaderElectionError> = Effect.fnUntraced(
   function*(input: Input = {}) {
     const environment = yield* readEnvironment
-    const resolved = resolve(input, environment)
+    const resolved = Rules.resolve(input, environment)
     if (Result.isFailure(resolved)) {
       return yield* invalid(resolved.failure)
     }
@@ -796,7 +372,7 @@ export const make: (input?: Input) => Effect.Effect<Settings, LeaderElectionErro
  * @since 0.2.0
  */
 export const namespace = (given?: string | undefined): Effect.Effect<string | undefined, LeaderElectionError> =>
-  Effect.map(readEnvironment, (environment) => pickNamespace(given, environment)[0] || undefined)
+  Effect.map(readEnvironment, (environment) => Rules.pickNamespace(given, environment)[0] || undefined)
 
 // -----------------------------------------------------------------------------
 // Layers
@@ -858,7 +434,7 @@ export const layerConfig = (config: Config.Wrap<Input>): Layer.Layer<LeaderElect
  * @since 0.2.0
  */
 export type EnvironmentOf =
-  & Readonly<Record<(typeof variables)[Exclude<Setting, "note">], string>>
+  & Readonly<Record<(typeof variables)[Exclude<keyof typeof variables, "note">], string>>
   & { readonly LEADER_ELECTION_NOTE?: string }
 
 /**

@@ -10,9 +10,8 @@ import * as Console from "effect/Console"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Result from "effect/Result"
-import { resolve } from "../../LeaderElectionConfig.ts"
-import { InvalidSettings, LeaderElectionError } from "../../LeaderElectionError.ts"
+import * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
+import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
 import * as Options from "../shared/options.ts"
@@ -46,16 +45,10 @@ const check = (names: Names): Effect.Effect<void, LeaderElectionError | CommandF
       return Effect.fail(usage(`--${flag} and --sidecar do not go together: ${why}`))
     }
   }
-  const resolved = resolve({ name, namespace, leaseDuration }, {
-    variables: {},
-    credentialsNamespace: undefined,
-    credentialsOrigin: "pod",
-    process: { hostName: "", processId: 0 },
-    random: ""
-  })
-  return Result.isFailure(resolved)
-    ? Effect.fail(new LeaderElectionError({ reason: new InvalidSettings({ problems: resolved.failure }) }))
-    : Effect.void
+  return LeaderElectionConfig.make({ name, namespace, leaseDuration }).pipe(
+    Effect.provideService(LeaderElectionConfig.ReadsEnvironment, false),
+    Effect.asVoid
+  )
 }
 
 const required = (name: string, metavar: string, description: string) =>
