@@ -10,6 +10,7 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
@@ -107,18 +108,20 @@ export class LeaseStore extends Context.Service<LeaseStore, {
 }>()("effect-kubernetes-leader-election/LeaseStore") {}
 
 /**
- * Whether a request must open a new connection instead of using an idle one.
- * `false` by default; the election sets it for an attempt that begins while an
- * earlier one still awaits its answer. On a dead keep-alive connection (a load
- * balancer that failed over) all of them would wait in vain. A store without
- * connections ignores it.
+ * Which connections a request may use: those that have answered within this
+ * time, or new ones. `Duration.infinity` by default, which is any; zero is only
+ * new ones. For an attempt that begins while an earlier one still awaits its
+ * answer the election sets the time since that one began: on a dead keep-alive
+ * connection (a load balancer that failed over) all of them would wait in vain,
+ * while behind a server that is merely slow a new connection for each would make
+ * it slower. A store without connections ignores it.
  *
  * @category references
  * @since 0.2.0
  */
-export const NewConnection: Context.Reference<boolean> = Context.Reference<boolean>(
-  "effect-kubernetes-leader-election/LeaseStore/NewConnection",
-  { defaultValue: () => false }
+export const AnsweredWithin: Context.Reference<Duration.Duration> = Context.Reference<Duration.Duration>(
+  "effect-kubernetes-leader-election/LeaseStore/AnsweredWithin",
+  { defaultValue: () => Duration.infinity }
 )
 
 // -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import { LeaderElectionError, LeadershipLost } from "../src/LeaderElectionError.
 import { Leadership } from "../src/Leadership.ts"
 import { LeaseExpired } from "../src/LeaseError.ts"
 import { instanceAnnotation } from "../src/LeaseRecord.ts"
-import { LeaseStore, NewConnection } from "../src/LeaseStore.ts"
+import { AnsweredWithin, LeaseStore } from "../src/LeaseStore.ts"
 import { Fault, MemoryCluster, MemoryLeaseStore } from "../src/testing/index.ts"
 import { heldBy, key, oldLease, test } from "./utils/Elections.ts"
 
@@ -109,26 +109,29 @@ describe("how much is under way", () => {
     assert.deepStrictEqual((yield* a.faults.log).filter(({ ended }) => ended === undefined), [])
   })
 
-  test("an attempt that begins beside another asks for a new connection", function*(w) {
-    yield* oldLease(w)
-    const base = yield* MemoryLeaseStore.make(w.cluster)
-    const asked: Array<boolean> = []
-    let hangs = false
-    const store = LeaseStore.of({
-      ...base,
-      patch: (key, version, write) =>
-        Effect.flatMap(NewConnection, (isNew) => {
-          asked.push(isNew)
-          return hangs ? Effect.never : base.patch(key, version, write)
-        })
-    })
-    const a = yield* w.candidate("a", { store })
-    yield* a.lead
-    yield* w.until(104_000)
-    hangs = true
-    yield* w.until(109_500)
-    assert.deepStrictEqual(asked, [false, false, true, true])
-  })
+  test(
+    "an attempt that begins beside another asks for a connection that has answered since that one began",
+    function*(w) {
+      yield* oldLease(w)
+      const base = yield* MemoryLeaseStore.make(w.cluster)
+      const asked: Array<number> = []
+      let hangs = false
+      const store = LeaseStore.of({
+        ...base,
+        patch: (key, version, write) =>
+          Effect.flatMap(AnsweredWithin, (limit) => {
+            asked.push(Duration.toMillis(limit))
+            return hangs ? Effect.never : base.patch(key, version, write)
+          })
+      })
+      const a = yield* w.candidate("a", { store })
+      yield* a.lead
+      yield* w.until(104_000)
+      hangs = true
+      yield* w.until(109_500)
+      assert.deepStrictEqual(asked, [Infinity, Infinity, 2000, 2000])
+    }
+  )
 })
 
 describe("deference", () => {

@@ -39,7 +39,7 @@ import * as Stream from "effect/Stream"
 import { homedir } from "node:os"
 import { delimiter, join } from "node:path"
 import { format } from "../internal/duration.ts"
-import { NewConnection } from "../LeaseStore.ts"
+import { AnsweredWithin } from "../LeaseStore.ts"
 import { timedOut } from "./internal/connectionFailure.ts"
 import * as Connections from "./internal/connections.ts"
 import type { Credentials, CredentialSource } from "./internal/credentials.ts"
@@ -239,7 +239,7 @@ const make = Effect.fnUntraced(function*(
       }
     }
     const body = request.body === undefined ? undefined : JSON.stringify(request.body)
-    const send = (credentials: Credentials, fresh: boolean) =>
+    const send = (credentials: Credentials, aliveWithin: number) =>
       Transport.exchange(poolFor(credentials.tls), {
         url,
         method: request.method,
@@ -254,21 +254,21 @@ const make = Effect.fnUntraced(function*(
           ...credentials.headers
         },
         body,
-        fresh,
+        aliveWithin,
         stream
       }, progress)
-    const newConnection = yield* NewConnection
+    const aliveWithin = Duration.toMillis(yield* AnsweredWithin)
     // On a new connection: what closed this one while it was idle has most likely closed the others too.
     const attempt = (credentials: Credentials) =>
       Effect.catchTag(
-        send(credentials, newConnection),
+        send(credentials, aliveWithin),
         "KubernetesConnectionError",
         (error) => {
           if (!progress.reused || progress.status !== undefined || !(request.method === "GET" || request.repeatable)) {
             return Effect.fail(error)
           }
           progress.repeated = true
-          return send(credentials, true)
+          return send(credentials, 0)
         }
       )
     progress.phase = "credentials"

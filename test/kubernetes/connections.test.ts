@@ -2,10 +2,10 @@
  * Which connection a request gets, and what it waits for: over real sockets, on a server that lets some handshakes hang.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Fiber, Layer, type Scope } from "effect"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, type Scope } from "effect"
 import type { ServerResponse } from "node:http"
 import * as Client from "../../src/kubernetes/KubernetesClient.ts"
-import { NewConnection } from "../../src/LeaseStore.ts"
+import { AnsweredWithin } from "../../src/LeaseStore.ts"
 import { makeAuthority } from "../utils/certificates.ts"
 import { type Handler, json, serve } from "../utils/TestServer.ts"
 
@@ -52,7 +52,12 @@ describe("handshakes that hang", () => {
         yield* client.request(get)
         const blocked = yield* Effect.forEach(
           Array.from({ length: hung }),
-          () => fork(Effect.exit(Effect.provideService(client.request({ ...get, path: "/new" }), NewConnection, true)))
+          () =>
+            fork(
+              Effect.exit(
+                Effect.provideService(client.request({ ...get, path: "/new" }), AnsweredWithin, Duration.zero)
+              )
+            )
         )
         yield* server.accepted(2)
         for (let i = 0; i < 20; i++) {
@@ -95,7 +100,7 @@ describe("handshakes that hang", () => {
       admitted = false
       for (let i = 0; i < 3; i++) {
         // On the only connection there is, in the end: better than none.
-        yield* Effect.provideService(client.request({ ...get, path: "/new" }), NewConnection, true)
+        yield* Effect.provideService(client.request({ ...get, path: "/new" }), AnsweredWithin, Duration.zero)
       }
       yield* client.request(patch)
       assert.deepStrictEqual(new Set(server.received.map(({ connection }) => connection)), new Set([first?.connection]))
@@ -154,9 +159,17 @@ describe("a new connection", () => {
     Effect.gen(function*() {
       const { client, server } = yield* setup(() => true)
       yield* client.request(get)
-      yield* Effect.provideService(client.request(patch), NewConnection, true)
+      yield* Effect.provideService(client.request(patch), AnsweredWithin, Duration.zero)
       // On a machine that is too slow for it the idle one is taken in the end, but a new one is opened in any case.
       yield* soon(server.accepted(2))
+    }))
+
+  it.live("is not opened where an idle one has answered within the time that is given", () =>
+    Effect.gen(function*() {
+      const { client, server } = yield* setup(() => true)
+      yield* client.request(get)
+      yield* Effect.provideService(client.request(patch), AnsweredWithin, Duration.hours(1))
+      assert.deepStrictEqual(connectionsOf(server), ["/get 1", "/patch 1"])
     }))
 
   it.live("is not waited for where another has answered meanwhile", () =>
@@ -165,7 +178,7 @@ describe("a new connection", () => {
       const first = yield* fork(client.request({ ...get, path: "/held" }))
       yield* server.arrival(1)
       yield* client.request(get)
-      const beside = yield* fork(Effect.provideService(client.request(patch), NewConnection, true))
+      const beside = yield* fork(Effect.provideService(client.request(patch), AnsweredWithin, Duration.zero))
       yield* server.accepted(3)
       json(held[0]!, 200, {})
       yield* soon(Effect.all([Fiber.join(first), Fiber.join(beside)]))

@@ -10,13 +10,14 @@
  */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import { isOutcomeUnknown, LeaseError, LeaseUnavailable, type LeaseVerb, retryAfter } from "../../LeaseError.ts"
-import { type LeaseResponse, NewConnection } from "../../LeaseStore.ts"
+import { AnsweredWithin, type LeaseResponse } from "../../LeaseStore.ts"
 import * as Attempts from "../protocol/attempts.ts"
 import * as Observation from "../protocol/observation.ts"
 import { endsCandidate, meaningOf, refused } from "../protocol/refusal.ts"
@@ -93,13 +94,16 @@ export const send = Effect.fnUntraced(function*(election: Election, requests: Re
   const { beside, id, onAnswer, request, start, verb } = sending
   const running: Running = { kind: verb === "get" ? "read" : "write", aborted: false, worker: undefined, late: false }
   const begun = election.state.observation.revision
+  const newest = beside.at(-1)
   yield* reportLate(election, requests, beside, verb)
   makeRoom(election.state, requests, running.kind)
   requests.set(id, running)
   const work = Effect.gen(function*() {
     // Forked, so that a store that is slow to let itself be interrupted cannot hold up the election.
     const worker = yield* Effect.forkDetach(
-      beside.length > 0 ? Effect.provideService(request, NewConnection, true) : request,
+      newest === undefined
+        ? request
+        : Effect.provideService(request, AnsweredWithin, Duration.nanos(start.monotonic - newest.start.monotonic)),
       { startImmediately: true }
     )
     running.worker = worker

@@ -19,7 +19,7 @@ export interface Connection {
   readonly address: string
   /** How many requests it has carried. */
   uses: number
-  /** The pool's count when it last gave a sign of life: established, or answered. */
+  /** When it last gave a sign of life (established, or answered), by `performance.now`. */
   aliveAt: number
   /** How long it may be idle, where the server says that it closes it sooner than usual. */
   idleMillis: number
@@ -43,8 +43,8 @@ export interface Connections {
    * they leave idle connections to requests.
    */
   readonly acquire: (options: {
-    /** Not one that has been idle: only a new one, or one that has given a sign of life since. */
-    readonly fresh: boolean
+    /** Only a new one, or one that has given a sign of life within so many milliseconds. */
+    readonly aliveWithin: number
     readonly stream: boolean
     readonly onConnection: (connection: Connection) => void
     /** Without a cause: it took longer than the limit for a connection. */
@@ -52,10 +52,8 @@ export interface Connections {
   }) => Ticket
   /** The connection has answered, and is free for the next request. */
   readonly release: (connection: Connection) => void
-  /** Counts the signs of life of all connections. */
-  readonly now: () => number
-  /** Those without a sign of life since this count are not used where a new one can be had. */
-  readonly distrust: (count: number) => void
+  /** Those without a sign of life since this time are not used where a new one can be had. */
+  readonly distrust: (since: number) => void
   /** Lets the requests under way finish, and keeps no connection after them. */
   readonly retire: () => void
   readonly destroy: () => void
@@ -86,6 +84,16 @@ const reserve = 16
 const handshakes = 16
 
 /**
+ * How many milliseconds longer than the fastest a handshake may take. One that
+ * takes longer says that the server, or this machine, is busy: then a few
+ * connections carry as many requests as many would, and a handshake takes the
+ * time of several. So half as many are established at a time from then on, down
+ * to one, until they are fast again. A server that is far, or lets requests wait,
+ * gets as many as before.
+ */
+const busyAfter = 20
+
+/**
  * A handshake that takes longer, while no other is completed, is not counted any
  * more, for what it waits for is not this machine: the next one begins, and its
  * request takes an idle connection as well, even one that it had reason to
@@ -101,12 +109,11 @@ interface Waiter {
   readonly stream: boolean
   readonly onConnection: (connection: Connection) => void
   readonly onFailed: (error: DialError) => void
-  /** Only connections that were alive after this count. */
-  after: number
   attempt: Attempt | undefined
 }
 
 interface Attempt {
+  readonly begunAt: number
   dialing: Dialing | undefined
   waiter: Waiter | undefined
   young: boolean
@@ -124,21 +131,25 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   // Each in the order of arrival; a thousand may wait, so that nothing may be done for each of them.
   const waiting = { requests: new Set<Waiter>(), streams: new Set<Waiter>() }
   let young = 0
-  let count = 0
-  let distrusted = -1
+  let distrusted = -Infinity
   let completedAt = -Infinity
+  let answeredAt = -Infinity
+  /** How many may be established at a time. */
+  let allowed = handshakes
+  /** Milliseconds that a handshake took, since the last time that there was no connection: the way may be another now. */
+  let fastest = Infinity
   let retired = false
 
   const isUsable = ({ socket }: Connection) => !socket.destroyed && socket.writable
 
   /** The one that was used last: it is the least likely to be closed by the other side. */
-  const takeIdle = (after: number, stream: boolean): Connection | undefined => {
+  const takeIdle = (since: number, stream: boolean): Connection | undefined => {
     if (stream && idle.length <= reserve) {
       return undefined
     }
     for (let index = idle.length - 1; index >= 0; index--) {
       const connection = idle[index]!
-      if (connection.aliveAt > after && isUsable(connection)) {
+      if (connection.aliveAt > since && isUsable(connection)) {
         idle.splice(index, 1)
         connection.socket.setTimeout(0)
         connection.socket.ref()
@@ -183,9 +194,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   }
 
   const offer = (connection: Connection, isNew: boolean) => {
-    const waiter = first(({ after, stream }) =>
-      connection.aliveAt > after && (isNew || !stream || idle.length >= reserve)
-    )
+    const waiter = first(({ stream }) => isNew || !stream || idle.length >= reserve)
     if (waiter !== undefined) {
       serve(waiter, connection)
     } else if (retired || idle.length >= maxIdle || !isUsable(connection)) {
@@ -219,6 +228,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
       return
     }
     const attempt: Attempt = {
+      begunAt: performance.now(),
       dialing: undefined,
       waiter,
       young: true,
@@ -242,7 +252,8 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
       ({ address, socket }) => {
         forget(attempt)
         completedAt = performance.now()
-        const connection: Connection = { socket, address, uses: 0, aliveAt: ++count, idleMillis: idleLimit }
+        adjust(completedAt - attempt.begunAt)
+        const connection: Connection = { socket, address, uses: 0, aliveAt: completedAt, idleMillis: idleLimit }
         all.add(connection)
         socket.once("close", () => {
           all.delete(connection)
@@ -274,7 +285,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
     if (waiter !== undefined) {
       waiter.attempt = undefined
       attempt.waiter = undefined
-      const other = takeIdle(-1, waiter.stream)
+      const other = takeIdle(-Infinity, waiter.stream)
       if (other !== undefined) {
         serve(waiter, other)
       } else {
@@ -283,6 +294,12 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
       }
     }
     pump()
+  }
+
+  /** One more at a time after a fast handshake, half as many after a slow one. */
+  const adjust = (handshakeMillis: number) => {
+    fastest = all.size === 0 ? handshakeMillis : Math.min(fastest, handshakeMillis)
+    allowed = handshakeMillis > fastest + busyAfter ? Math.max(1, allowed >> 1) : Math.min(handshakes, allowed + 1)
   }
 
   const isProgressing = () => performance.now() - completedAt < slowAfter
@@ -303,14 +320,17 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   const onSlow = (attempt: Attempt) => {
     attempt.young = false
     young--
+    // Nothing is answered either: that is not a server that is busy with requests.
+    if (performance.now() - answeredAt > slowAfter) {
+      allowed = handshakes
+    }
     const { waiter } = attempt
     if (waiter !== undefined) {
-      waiter.after = -1
       if (attempt.adopted) {
         waiter.attempt = undefined
         attempt.waiter = undefined
       }
-      const other = takeIdle(-1, waiter.stream)
+      const other = takeIdle(-Infinity, waiter.stream)
       if (other !== undefined) {
         serve(waiter, other)
       }
@@ -321,7 +341,7 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   /** Begins as many connections as there are requests without one, as far as that is allowed. */
   const pump = () => {
     for (let waiter = firstWithoutAttempt(); waiter !== undefined; waiter = firstWithoutAttempt()) {
-      if (young >= handshakes) {
+      if (young >= allowed) {
         return
       }
       begin(waiter)
@@ -331,18 +351,16 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
   return {
     target,
     limitMillis,
-    now: () => count,
-    distrust: (until) => {
-      distrusted = Math.max(distrusted, until)
+    distrust: (since) => {
+      distrusted = Math.max(distrusted, since)
     },
-    acquire: ({ fresh, onConnection, onFailed, stream }) => {
-      const after = fresh ? count : distrusted
-      const existing = takeIdle(after, stream)
+    acquire: ({ aliveWithin, onConnection, onFailed, stream }) => {
+      const existing = takeIdle(Math.max(distrusted, performance.now() - aliveWithin), stream)
       if (existing !== undefined) {
         onConnection(existing)
         return { state: () => ({ step: "waiting", address: existing.address }), cancel: () => {} }
       }
-      const waiter: Waiter = { stream, onConnection, onFailed, after, attempt: undefined }
+      const waiter: Waiter = { stream, onConnection, onFailed, attempt: undefined }
       queueOf(waiter).add(waiter)
       pump()
       return {
@@ -368,7 +386,8 @@ export const make = (target: Target, limitMillis: number, dialer: Dialer = makeD
       }
     },
     release: (connection) => {
-      connection.aliveAt = ++count
+      answeredAt = performance.now()
+      connection.aliveAt = answeredAt
       offer(connection, false)
     },
     retire: () => {

@@ -45,8 +45,8 @@ export const exchange: (
     readonly method: string
     readonly headers: Readonly<Record<string, string | Array<string>>>
     readonly body: string | undefined
-    /** Not on a connection that has been idle. */
-    readonly fresh: boolean
+    /** On a new connection, or on one that has given a sign of life within so many milliseconds. */
+    readonly aliveWithin: number
     /** What is answered for as long as it goes on: it has time to wait for a connection. */
     readonly stream: boolean
   },
@@ -104,7 +104,7 @@ export const exchange: (
       progress.sent = true
       progress.reused = connection.uses++ > 0
       progress.address = connection.address
-      sentAt = pool.now()
+      sentAt = performance.now()
       return request
     }
 
@@ -125,7 +125,7 @@ export const exchange: (
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         progress.ticket = pool.acquire({
-          fresh: options.fresh,
+          aliveWithin: options.aliveWithin,
           stream: options.stream,
           onConnection,
           onFailed: (error) => {
