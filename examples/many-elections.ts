@@ -10,8 +10,8 @@
  *   lost, disturbs no other;
  * - the end in good order: all Leases are released together.
  *
- * Who comes first gets a tenant, and keeps it for life: after a rollout one
- * replica may serve them all. To move one, ask its leader to step down:
+ * The first replica that starts gets every tenant, and keeps it for life: after
+ * a rollout one replica may serve them all (tenants.ts shares them fairly). To move one, ask its leader to step down:
  * `npx effect-kubernetes-leader-election step-down tenant-red`.
  *
  * Start it in two terminals, and stop one. The Role (or your kubeconfig) needs

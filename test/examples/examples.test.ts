@@ -23,7 +23,7 @@ const directory = mkdtempSync(join(cache, "examples-"))
 let executable: Executable
 
 beforeAll(async () => {
-  const programs = ["effect-worker.ts", "cron.ts", "http-service.ts", "many-elections.ts"].map(example)
+  const programs = ["effect-worker.ts", "cron.ts", "http-service.ts", "many-elections.ts", "tenants.ts"].map(example)
   const [made] = await Promise.all([bundle(), bundlePrograms(programs, directory)])
   executable = made
 }, 60_000)
@@ -275,5 +275,35 @@ describe("many-elections.ts", { timeout: 60_000 }, () => {
     for (const tenant of tenants) {
       assert.strictEqual(await stage.holder(`tenant-${tenant}`), "")
     }
+  })
+})
+
+describe("tenants.ts", { timeout: 60_000 }, () => {
+  it("shares the tenants, follows the list, and is ready when the others have seen it", async () => {
+    await using stage = await makeStage()
+    const file = join(stage.folder, "tenants.txt")
+    const tenants = ["red", "green", "blue", "yellow"]
+    writeFileSync(file, tenants.join("\n"))
+    const env = { TENANTS_FILE: file, LEADER_ELECTION_NAME: "tenants", PORT: "0" }
+    const one = stage.program("tenants", "one", env)
+    for (const tenant of tenants) {
+      await one.until(has(`Serves ${tenant}`))
+    }
+    const two = stage.program("tenants", "two", env)
+    // Two of the four move to it, one after the other in good order.
+    await two.until(has("Serves ", 2))
+    await one.until(has("Leaves ", 2))
+    writeFileSync(file, [...tenants, "white"].join("\n"))
+    await Promise.race([one.until(has("Serves white")), two.until(has("Serves white"))])
+    one.signal("SIGTERM")
+    assert.strictEqual((await one.exit).code, interrupted)
+    for (const tenant of [...tenants, "white"]) {
+      await two.until(has(`Serves ${tenant}`))
+    }
+    two.signal("SIGTERM")
+    assert.strictEqual((await two.exit).code, interrupted)
+    const leases = await Effect.runPromise(stage.server.cluster.leases())
+    assert.deepStrictEqual(leases.filter(({ holderIdentity }) => holderIdentity !== ""), [])
+    assert.strictEqual(leases.length, 7)
   })
 })
