@@ -561,7 +561,8 @@ export const layer: Layer.Layer<KubernetesClient, KubernetesConfigError> = Layer
       host !== undefined
         ? error
         : new KubernetesConfigError({
-          message: `${error.message} (KUBERNETES_SERVICE_HOST is not set either, so this is no Pod of a cluster)`,
+          message:
+            `${error.message} (KUBERNETES_SERVICE_HOST is not set either, so this process does not run in a Pod)`,
           cause: error
         }))
   })
@@ -594,7 +595,7 @@ export const layerServer = (
       const url = URL.canParse(options.server) ? new URL(options.server) : undefined
       if (url === undefined || (url.protocol !== "https:" && url.protocol !== "http:")) {
         return Effect.fail(
-          new KubernetesConfigError({ message: `the server is no URL with https or http: ${options.server}` })
+          new KubernetesConfigError({ message: `the server is not a URL with https or http: ${options.server}` })
         )
       }
       if (url.protocol === "http:" && options.token !== undefined && !isLoopback(url.hostname)) {

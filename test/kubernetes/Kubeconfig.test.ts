@@ -284,6 +284,20 @@ describe("users that contradict themselves are refused", () => {
     }))
 })
 
+it.live("a login in the server's URL is sent where there is no other, and shown nowhere", () =>
+  Effect.gen(function*() {
+    const server = yield* serve(ok)
+    const url = server.url.replace("//", "//us%20er:p%40ss@")
+    const client = yield* connect(Client.layerKubeconfig({ file: yield* kubeconfig({ server: url }) }))
+    assert.strictEqual(client.server, server.url)
+    yield* client.request(get)
+    yield* ask(yield* kubeconfig({ server: url, user: { token: "t" } }))
+    assert.deepStrictEqual(server.received.map(({ headers }) => headers.authorization), [
+      `Basic ${base64("us er:p@ss")}`,
+      "Bearer t"
+    ])
+  }))
+
 // --- Exec plugins ---
 
 const apiVersion = "client.authentication.k8s.io/v1"

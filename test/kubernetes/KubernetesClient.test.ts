@@ -1415,12 +1415,12 @@ describe("layer", () => {
       assert.strictEqual(
         yield* configFailure(connect(Client.layer)).pipe(environment({ KUBECONFIG: "/no/such/file" })),
         "KUBECONFIG=/no/such/file: /no/such/file does not exist; set KUBECONFIG to a kubeconfig file that does " +
-          "(KUBERNETES_SERVICE_HOST is not set either, so this is no Pod of a cluster)"
+          "(KUBERNETES_SERVICE_HOST is not set either, so this process does not run in a Pod)"
       )
       assert.strictEqual(
         yield* configFailure(connect(Client.layer)).pipe(environment({ HOME: "/no/home" })),
         "KUBECONFIG is not set: /no/home/.kube/config does not exist; set KUBECONFIG to a kubeconfig file that does " +
-          "(KUBERNETES_SERVICE_HOST is not set either, so this is no Pod of a cluster)"
+          "(KUBERNETES_SERVICE_HOST is not set either, so this process does not run in a Pod)"
       )
     }))
 
@@ -1428,7 +1428,7 @@ describe("layer", () => {
     Effect.gen(function*() {
       assert.strictEqual(
         yield* configFailure(to({ url: "ftp://h" })),
-        "the server is no URL with https or http: ftp://h"
+        "the server is not a URL with https or http: ftp://h"
       )
     }))
 })

@@ -192,6 +192,10 @@ describe("no secret comes out of a kubeconfig", () => {
       const password = secret("password")
       const cases: ReadonlyArray<readonly [Parts, Record<string, string>]> = [
         [{ server: `https://user:${password}@127.0.0.1:1` }, {}],
+        [{
+          server: `https://user:${password}@127.0.0.1:1`,
+          cluster: { "insecure-skip-tls-verify": true, "certificate-authority-data": "" }
+        }, {}],
         [{ server: `ftp://user:${password}@127.0.0.1:1` }, {}],
         [{ server: "https://cluster.example", cluster: { "proxy-url": `http://user:${password}@127.0.0.1:1` } }, {}],
         [{ server: "https://cluster.example", cluster: { "proxy-url": `ftp://user:${password}@127.0.0.1:1` } }, {}],

@@ -9,6 +9,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
@@ -69,8 +70,9 @@ export const make: (options: Source) => Effect.Effect<Target, KubernetesConfigEr
           )
           if (again.cluster.server !== selected.cluster.server) {
             return yield* new KubernetesCredentialsError({
-              message:
-                `the kubeconfig's server has changed from ${selected.cluster.server} to ${again.cluster.server}; start anew`
+              message: `the kubeconfig's server has changed from ${withoutLogin(selected.cluster.server)} to ${
+                withoutLogin(again.cluster.server)
+              }; start anew`
             })
           }
           selected = again
@@ -167,6 +169,8 @@ export interface Connection {
   /** Without a slash at its end. */
   readonly server: string
   readonly url: URL
+  /** The login that stands in the server's URL, which neither `server` nor `url` has. */
+  readonly login: string | undefined
   readonly proxy: URL | undefined
 }
 
@@ -179,10 +183,15 @@ export const resolve = (
   if (url === undefined) {
     return fail(
       options,
-      `the server of context ${context} is not a URL with https or http: ${withoutPassword(cluster.server)}`
+      `the server of context ${context} is not a URL with https or http: ${withoutLogin(cluster.server)}`
     )
   }
-  const connection = { server: url.href.replace(/\/+$/, ""), url }
+  const login = url.username === "" && url.password === ""
+    ? undefined
+    : `${decode(url.username)}:${decode(url.password)}`
+  url.username = ""
+  url.password = ""
+  const connection = { server: url.href.replace(/\/+$/, ""), url, login }
   if (cluster.proxyUrl !== "") {
     const proxy = Proxy.parseProxyUrl(cluster.proxyUrl)
     return proxy === undefined
@@ -195,7 +204,9 @@ export const resolve = (
   })
 }
 
-const withoutPassword = (server: string): string => server.replace(/\/\/[^/@]*@/, "//")
+const decode = (text: string): string => Option.getOrElse(Option.liftThrowable(decodeURIComponent)(text), () => text)
+
+const withoutLogin = (server: string): string => server.replace(/\/\/[^/@]*@/, "//")
 
 // --- Logging in ---
 
@@ -266,7 +277,8 @@ export const logIn = Effect.fnUntraced(function*(
     }
     login = fromPlugin(session.plugin)
   }
-  const { authorization, cert, key, lifetime } = login
+  const { cert, key, lifetime } = login
+  const authorization = login.authorization ?? (connection.login === undefined ? undefined : basic(connection.login))
   if (url.protocol === "http:" && !isLoopback(url.hostname) && (authorization !== undefined || cert !== undefined)) {
     return yield* new KubernetesCredentialsError({
       message: `the kubeconfig's credentials are not sent to ${url.origin}, which has no TLS; use https`
@@ -326,8 +338,7 @@ const fromFile = Effect.fnUntraced(function*(
   const cert = user.clientCertificateData || (yield* readPem(user.clientCertificate)) || undefined
   const certificate = cert === undefined ? {} : { cert, key: user.clientKeyData || (yield* readPem(user.clientKey)) }
   if (user.username !== "") {
-    const basic = Buffer.from(`${user.username}:${user.password}`).toString("base64")
-    return { ...certificate, authorization: `Basic ${basic}` }
+    return { ...certificate, authorization: basic(`${user.username}:${user.password}`) }
   }
   if (user.tokenFile !== "") {
     const token = readText(user.tokenFile)
@@ -346,6 +357,8 @@ const fromFile = Effect.fnUntraced(function*(
   }
   return certificate
 })
+
+const basic = (login: string): string => `Basic ${Buffer.from(login).toString("base64")}`
 
 const readPem = (file: string): Effect.Effect<string, KubernetesCredentialsError> =>
   file === ""
