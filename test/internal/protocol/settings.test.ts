@@ -490,6 +490,29 @@ describe("settings", () => {
     })
   })
 
+  describe("a change of leaseDuration in two rollouts, as the documentation has it", () => {
+    const step = (variables: Variables) => settings({ namespace: "a", name: "b" }, { ...inCluster, ...variables })
+    const steps = [
+      step({ LEADER_ELECTION_LEASE_DURATION: "15s" }),
+      step({
+        LEADER_ELECTION_LEASE_DURATION: "30s",
+        LEADER_ELECTION_RENEW_DEADLINE: "10s",
+        LEADER_ELECTION_RENEW_INTERVAL: "5s",
+        LEADER_ELECTION_RETRY_PERIOD: "2s"
+      }),
+      step({ LEADER_ELECTION_LEASE_DURATION: "30s" })
+    ]
+
+    it("no candidate's leaseDuration is shorter than another's renewDeadline at any time, in either direction", () => {
+      for (const [one, other] of [[steps[0]!, steps[1]!], [steps[1]!, steps[2]!]] as const) {
+        assert.isTrue(Duration.isGreaterThan(one.leaseDuration, other.renewDeadline))
+        assert.isTrue(Duration.isGreaterThan(other.leaseDuration, one.renewDeadline))
+      }
+      // In one step it would be.
+      assert.isTrue(Duration.isLessThan(steps[0]!.leaseDuration, steps[2]!.renewDeadline))
+    })
+  })
+
   describe("the note", () => {
     const given = (note: string) => resolve({ namespace: "a", name: "b", note }, environment({}))
 
