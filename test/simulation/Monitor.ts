@@ -381,6 +381,16 @@ export class Monitor {
     return this.world.processes.every((process) => (this.knowledge.get(process)?.version ?? 0n) > last)
   }
 
+  /**
+   * etcd was restored from a backup, and the version of the Lease has stepped back. That is no sign of life: who missed
+   * what came since may take what has run out by its last look, and whoever led has given up.
+   */
+  onRestored(lease: LeaseRecord | undefined): void {
+    this.record = lease
+    this.holderWroteAt = 0
+    this.changedAt = 0
+  }
+
   /** Whether this process has seen anything yet. */
   private hasSeen(process: Process): boolean {
     return this.first.has(process)

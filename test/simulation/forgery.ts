@@ -6,6 +6,7 @@
  * a record that somebody who missed what came between takes for the last one. A complete record in the name of a
  * process that has just started is put back, and what follows from that is not held against anybody (`Monitor.forged`).
  */
+import * as Effect from "effect/Effect"
 import { instanceAnnotation, type LeaseRecord } from "../../src/LeaseRecord.ts"
 import type { MemoryCluster } from "../../src/testing/index.ts"
 import type { Candidate, Incarnation } from "./Candidate.ts"
@@ -376,7 +377,39 @@ const strangeValues: Act = (simulation) => {
   monitor.onForged()
 }
 
+/**
+ * etcd is restored from a backup of a while ago, as it should be: nobody reaches an API server before everybody who led
+ * has given up, and no version is used a second time (`--bump-revision`).
+ */
+const etcdRestored: Act = (simulation) => {
+  const { candidates, clientGo, cluster, dice, monitor, timing, weather, world } = simulation
+  if (clientGo !== undefined) {
+    return
+  }
+  const backup = world.sync(cluster.snapshot)
+  const pods = candidates.map(({ podUid }) => podUid)
+  world.after(dice.scale(0.1, 3) * timing.leaseDuration, () => {
+    const slowest = Math.min(...candidates.map(({ options }) => options.rate))
+    const lasts = (timing.renewDeadline + timing.ending) / slowest + second
+    weather.down(lasts)
+    simulation.fault("etcd restored", lasts + timing.leaseDuration)
+    world.after(lasts - milli, () => {
+      // Where Pods came and went since, processes run in Pods that no longer exist: each Lease of theirs is collected.
+      if (candidates.some(({ podUid }, index) => podUid !== pods[index])) {
+        return
+      }
+      world.note("fault", () => `etcd is restored, as of v${backup.version}`)
+      const version = world.sync(cluster.version)
+      world.sync(cluster.restore(backup))
+      world.sync(cluster.skipVersions(Number(version - backup.version) + 1))
+      monitor.onRestored(world.sync(cluster.lease(key)))
+      simulation.foreign(Effect.void)
+    })
+  })
+}
+
 const acts: { readonly [name: string]: Act } = {
+  "etcd restored": etcdRestored,
   "name another": behindItsBack(nameAnother),
   "put back another": behindItsBack(putBackAnother),
   "held and cut off": heldAndCutOff,
@@ -409,6 +442,7 @@ export const forgeries = {
     ["name another", 1],
     ["put back another", 1],
     ["witness jumps", 1],
+    ["etcd restored", 0.3],
     ["strange values", 0.5],
     ["restart while young", 0.5],
     ["end with open take", 0.5],

@@ -56,6 +56,7 @@ export class Weather {
   private readonly eventLatency: number
   private readonly cuts = new Map<Incarnation, number>()
   private outage = false
+  private outageEnds = 0
   /** What is wrong all the time. */
   private standing: Pick<Profile, "hung" | "slowWrites" | "slowReads">
 
@@ -243,7 +244,12 @@ export class Weather {
     for (const { faults } of this.connections) {
       world.sync(faults.refuse)
     }
+    const until = Math.max(world.now + duration, this.outageEnds)
+    this.outageEnds = until
     world.after(duration, () => {
+      if (this.outageEnds > world.now) {
+        return
+      }
       this.outage = false
       for (const { faults } of this.connections) {
         world.sync(faults.restore)
