@@ -123,7 +123,8 @@ const program = Command.run(root, { version: packageJson.version }).pipe(
   ])
 )
 
-// Node writes these to stderr by itself, in a format of its own.
+// Node's own listener writes these to stderr in a format of its own.
+process.removeAllListeners("warning")
 process.on("warning", ({ message, name }) => {
   Effect.runSync(Effect.provide(Effect.logWarning(`${name}: ${message}`), Logger.layer([Log.logger(format)])))
 })

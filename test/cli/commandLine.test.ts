@@ -153,6 +153,17 @@ describe("what cannot work", () => {
     const { level, message } = JSON.parse(stderr)
     assert.deepStrictEqual([level, message], ["ERROR", "cannot run no-such-command: not found in PATH"])
   }, limit)
+
+  it("every line is JSON with --log json, Node's own warnings too", async () => {
+    const kubeconfig = await kubeconfigOf("https://127.0.0.1:1")
+    const { stderr } = await finish(["status", "x", "--log", "json", "--kubeconfig", kubeconfig], {
+      NODE_TLS_REJECT_UNAUTHORIZED: "0"
+    })
+    const lines = stderr.trimEnd().split("\n").map((line) => JSON.parse(line))
+    assert.isTrue(
+      lines.some(({ level, message }) => level === "WARN" && message.includes("NODE_TLS_REJECT_UNAUTHORIZED"))
+    )
+  }, limit)
 })
 
 describe("help", () => {

@@ -149,6 +149,15 @@ describe("manifest", () => {
     assert.notMatch(running.stderr, /forbidden/i)
   })
 
+  it.each([["shards", ["--shards"]], ["StatsD", ["--sidecar=le:1", "--statsd=[fd00::1]:8125"]]])(
+    "is admitted with %s",
+    async (_, options) => {
+      await using trial = await applied(options)
+      const { metadata } = await trial.admin.createPod(trial.namespace, "invoices-a", trial.template.spec)
+      assert.isString(metadata.uid)
+    }
+  )
+
   it("grants Leases of any name, Events, and a priority of their own", async () => {
     await using trial = await applied(["--many", "--events"])
     const { admin, cluster, namespace, token } = trial
