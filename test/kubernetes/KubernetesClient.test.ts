@@ -1514,6 +1514,23 @@ describe("credentials", () => {
       assert.deepStrictEqual(seen, [false, false, true])
     }))
 
+  it.effect("that last longer although they are the same ones are kept for longer", () =>
+    Effect.gen(function*() {
+      const seen: Array<boolean> = []
+      const source = yield* makeSource((fresh) =>
+        Effect.sync(() => {
+          seen.push(fresh)
+          return credentials("a", Duration.minutes(10))
+        })
+      )
+      yield* source.get
+      yield* TestClock.adjust("10 minutes")
+      yield* source.get
+      yield* TestClock.adjust("5 seconds")
+      yield* source.get
+      assert.deepStrictEqual(seen, [false, true])
+    }))
+
   it.effect("that have expired are not used any more", () =>
     Effect.gen(function*() {
       const seen: Array<boolean> = []

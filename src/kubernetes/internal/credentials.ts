@@ -72,8 +72,8 @@ export const make: (options: {
       current = {
         credentials,
         staleAt: now + maxAge,
-        // The same ones, read again, have not become younger.
-        ...(current !== undefined && unchanged
+        // The same ones, read again, keep their times; asked for anew, they may last longer.
+        ...(current !== undefined && unchanged && !fresh
           ? { renewAt: current.renewAt, expiredAt: current.expiredAt }
           : life(now, credentials.lifetime))
       }

@@ -6,7 +6,6 @@
  *
  * @internal
  */
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -34,7 +33,8 @@ export interface PluginCredentials {
   readonly token: string | undefined
   readonly cert: string | undefined
   readonly key: string | undefined
-  readonly lifetime: Duration.Duration | undefined
+  /** When they expire: Unix milliseconds. */
+  readonly expiry: number | undefined
 }
 
 /** How long a plugin may take: longer where somebody may have to log in. */
@@ -89,12 +89,7 @@ export const run = Effect.fnUntraced(function*(
     })
   )
   const answer = read(exec, output)
-  if (Result.isFailure(answer)) {
-    return yield* failed(exec, answer.failure)
-  }
-  const { expiry, ...credentials } = answer.success
-  const now = yield* Clock.currentTimeMillis
-  return { ...credentials, lifetime: expiry === undefined ? undefined : Duration.millis(Math.max(0, expiry - now)) }
+  return Result.isFailure(answer) ? yield* failed(exec, answer.failure) : answer.success
 })
 
 const failed = (exec: Exec, what: string): KubernetesCredentialsError =>
@@ -185,13 +180,8 @@ const Answer = Schema.fromJsonString(Schema.Struct({
 
 const decode = Schema.decodeUnknownResult(Answer)
 
-interface Read extends Omit<PluginCredentials, "lifetime"> {
-  /** Unix milliseconds. */
-  readonly expiry: number | undefined
-}
-
 /** What the plugin's output says, or what is wrong with it, in words of our own. */
-export const read = (exec: Exec, output: string): Result.Result<Read, string> => {
+export const read = (exec: Exec, output: string): Result.Result<PluginCredentials, string> => {
   const decoded = decode(output)
   if (Result.isFailure(decoded) || decoded.success.kind !== "ExecCredential") {
     return Result.fail("did not print an ExecCredential")

@@ -7,6 +7,7 @@
  *
  * @internal
  */
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -275,7 +276,7 @@ export const logIn = Effect.fnUntraced(function*(
     if (fresh || session.plugin === undefined) {
       session.plugin = yield* ExecPlugin.run(plugin.exec, plugin.cluster)
     }
-    login = fromPlugin(session.plugin)
+    login = fromPlugin(session.plugin, yield* Clock.currentTimeMillis)
   }
   const { cert, key, lifetime } = login
   const authorization = login.authorization ?? (connection.login === undefined ? undefined : basic(connection.login))
@@ -323,11 +324,11 @@ interface Login {
   readonly lifetime?: Duration.Duration | undefined
 }
 
-const fromPlugin = ({ cert, key, lifetime, token }: ExecPlugin.PluginCredentials): Login => ({
+const fromPlugin = ({ cert, expiry, key, token }: ExecPlugin.PluginCredentials, now: number): Login => ({
   authorization: token === undefined ? undefined : `Bearer ${token}`,
   cert,
   key,
-  lifetime
+  lifetime: expiry === undefined ? undefined : Duration.millis(Math.max(0, expiry - now))
 })
 
 const fromFile = Effect.fnUntraced(function*(

@@ -59,7 +59,7 @@ export const resolve = (question: Question): Effect.Effect<Answer> =>
     const session: Kubeconfig.Session = {
       oidc: Oidc.makeSession(none),
       // As if it had been started, and given nothing.
-      plugin: { token: undefined, cert: undefined, key: undefined, lifetime: undefined }
+      plugin: { token: undefined, cert: undefined, key: undefined, expiry: undefined }
     }
     const { headers, tls } = yield* Kubeconfig.logIn(selected, connection, session, false)
     const { cluster } = selected
