@@ -406,10 +406,11 @@ let cas: string | undefined
  * Node trusts the CAs that it brings along; kubectl those of the system, where a company puts its own. Here both count.
  * `undefined` where this runtime cannot say which those are.
  */
-const systemCas = (): string | undefined =>
-  cas ??= NodeTls.getCACertificates === undefined
-    ? undefined
-    : [...new Set([...NodeTls.getCACertificates("default"), ...NodeTls.getCACertificates("system")])].join("\n")
+const systemCas = (): string | undefined => cas ??= Option.getOrUndefined(readSystemCas())
+
+const readSystemCas = Option.liftThrowable(() =>
+  [...new Set([...NodeTls.getCACertificates("default"), ...NodeTls.getCACertificates("system")])].join("\n")
+)
 
 const errorText = (cause: unknown): string =>
   cause instanceof Error && cause.message !== "" ? cause.message.trim() : String(cause)
