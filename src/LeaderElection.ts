@@ -150,8 +150,8 @@ export const make: Effect.Effect<
   const settings = yield* LeaderElectionConfig.LeaderElectionConfig
   const store = yield* LeaseStore
   const witness = yield* SuspendWitness.SuspendWitness
-  const moment = makeMoment(witness)
-  const election = yield* State.make(settings, store, yield* State.RenewalPhase, moment)
+  const now = makeMoment(witness)
+  const election = yield* State.make(settings, store, yield* State.RenewalPhase, now)
   const lease = State.leaseName(election)
   const hold = yield* register(store.server, lease, settings.identity)
   yield* Effect.acquireRelease(showMetrics(election.metrics), () => hideMetrics(election.metrics))
@@ -167,7 +167,7 @@ export const make: Effect.Effect<
       election.defect = Deferred.makeUnsafe()
       election.leaderless.counting = false
       election.leaderless.since = undefined
-      State.advance(election, (state) => ({ ...state, role: "candidate", mustRead: false }), yield* moment)
+      State.advance(election, (state) => ({ ...state, role: "candidate", mustRead: false }), yield* now)
       yield* State.publish(election)
     }),
     () =>
@@ -175,7 +175,7 @@ export const make: Effect.Effect<
         State.advance(
           election,
           (state) => ({ ...state, role: "idle", claim: undefined, reads: Attempts.none }),
-          yield* moment
+          yield* now
         )
         yield* State.publish(election)
       })
@@ -225,7 +225,7 @@ export const make: Effect.Effect<
     changes: SubscriptionRef.changes(election.statuses),
     leader: Effect.sync(() => State.leaderOf(election.state)),
     leaderNote: Effect.sync(() => State.noteOf(election.state)),
-    sinceRenewal: Effect.map(moment, (now) => {
+    sinceRenewal: Effect.map(now, (now) => {
       const { claim } = election.state
       return claim?.term === undefined ? Option.none() : Option.some(Duration.nanos(elapsed(claim.validFrom, now)))
     })

@@ -65,8 +65,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/campaign.ts",
-        "const decision = decide(observation, takes.requests, author, now)",
-        "const wall = yield* wallMicros\n  const decision = decide(typeof observation.lease === \"string\" || observation.lease.renewTime === undefined ? observation : { ...observation, signOfLifeAt: now - (wall - observation.lease.renewTime) * 1000n }, takes.requests, author, now)"
+        "const decision = decide(observation, takes.requests, candidate, now)",
+        "const wall = yield* wallMicros\n  const decision = decide(typeof observation.lease === \"string\" || observation.lease.renewTime === undefined ? observation : { ...observation, signOfLifeAt: now - (wall - observation.lease.renewTime) * 1000n }, takes.requests, candidate, now)"
       )
     ]
   },
@@ -137,8 +137,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/decision.ts",
-        "  const own = lease.holderIdentity === self.identity\n",
-        "  const own = lease.holderIdentity.split(\"_\")[0] === self.identity.split(\"_\")[0]\n"
+        "  const own = lease.holderIdentity === candidate.identity\n",
+        "  const own = lease.holderIdentity.split(\"_\")[0] === candidate.identity.split(\"_\")[0]\n"
       )
     ]
   },
@@ -155,7 +155,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
       edit(
         "internal/election/renewal.ts",
         "  if (held && Result.isSuccess(answer.result)) {\n",
-        "  if (held && Result.isFailure(answer.result) && answer.result.failure.reason._tag === \"LeaseNotFound\") {\n    const again = yield* Effect.result(\n      election.store.create(election.key, Writes.create(election.state.claim!.author, attempt.renewTime))\n    )\n    if (Result.isSuccess(again)) {\n      const { lease } = again.success\n      advance(election, (state) => ({\n        ...state,\n        observation: Observation.onApplied(state.observation, lease, answer.end.monotonic),\n        claim: Renewal.committed({ ...state.claim!, uid: lease.uid, lease }, attempt, lease)\n      }), answer.end)\n    }\n  }\n  if (held && Result.isSuccess(answer.result)) {\n"
+        "  if (held && Result.isFailure(answer.result) && answer.result.failure.reason._tag === \"LeaseNotFound\") {\n    const again = yield* Effect.result(\n      election.store.create(election.key, Writes.create(election.state.claim!.candidate, attempt.renewTime))\n    )\n    if (Result.isSuccess(again)) {\n      const { lease } = again.success\n      advance(election, (state) => ({\n        ...state,\n        observation: Observation.onApplied(state.observation, lease, answer.end.monotonic),\n        claim: Renewal.committed({ ...state.claim!, uid: lease.uid, lease }, attempt, lease)\n      }), answer.end)\n    }\n  }\n  if (held && Result.isSuccess(answer.result)) {\n"
       )
     ]
   },
@@ -347,8 +347,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/decision.ts",
-        "lease.holderIdentity === self.identity && Instance.startedAfter(instanceOf(lease), self.instance)",
-        "lease.holderIdentity === self.identity && Instance.startedAfter(\"0-0\", self.instance) === false"
+        "lease.holderIdentity === candidate.identity && Instance.startedAfter(instanceOf(lease), candidate.instance)",
+        "lease.holderIdentity === candidate.identity && Instance.startedAfter(\"0-0\", candidate.instance) === false"
       )
     ]
   },

@@ -23,7 +23,7 @@ import * as Instance from "../protocol/instance.ts"
 import * as Observation from "../protocol/observation.ts"
 import { meaningOf } from "../protocol/refusal.ts"
 import * as Renewal from "../protocol/renewal.ts"
-import { isFarFrom, remaining } from "../protocol/timing.ts"
+import { isFarFrom, type Moment, remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import { jitter, monotonic, waitUntil, wallMicros } from "./clock.ts"
 import { Deference } from "./deference.ts"
@@ -33,7 +33,7 @@ import {
   afterFailure,
   type Answer,
   countRefusal,
-  learn,
+  observeAnswer,
   lookDueAt,
   read,
   report,
@@ -51,7 +51,7 @@ export interface Campaign {
   readonly requests: Requests
   readonly watch: Watch
   /** Under which this campaign writes: a new instance after each holding that was lost. */
-  author: Writes.Author
+  candidate: Writes.Candidate
   nextPoll: bigint
   /** The revision at which the watch was last doubted: once is enough. */
   probed: number
@@ -61,18 +61,18 @@ export interface Campaign {
 }
 
 export const make = (election: Election, requests: Requests, watch: Watch): Effect.Effect<Campaign> =>
-  Effect.map(makeAuthor(election), (author) => ({
+  Effect.map(makeCandidate(election), (candidate) => ({
     election,
     requests,
     watch,
-    author,
+    candidate,
     nextPoll: 0n,
     probed: -1,
     doubting: undefined,
     reportedDuplicate: false
   }))
 
-const makeAuthor = Effect.fnUntraced(function*(election: Election) {
+const makeCandidate = Effect.fnUntraced(function*(election: Election) {
   const { settings, timing } = election
   const wallClock = yield* wallMicros
   election.lastInstance = wallClock > election.lastInstance ? wallClock : election.lastInstance + 1n
@@ -85,7 +85,7 @@ const makeAuthor = Effect.fnUntraced(function*(election: Election) {
     leaseDurationSeconds: Number(timing.leaseDuration / 1_000_000_000n),
     pod: settings.pod,
     note: settings.note
-  } satisfies Writes.Author
+  } satisfies Writes.Candidate
 })
 
 /** Campaigns until a term has begun. */
@@ -93,13 +93,13 @@ export const run = Effect.fnUntraced(function*(campaign: Campaign) {
   const { election } = campaign
   while (true) {
     yield* takeLease(campaign)
-    const term = yield* comeOfAge(campaign)
+    const term = yield* waitUntilOldEnough(campaign)
     if (term !== undefined) {
       return term
     }
     // What a lost holding wrote may be put back, and is not this campaign's then.
-    campaign.author = yield* makeAuthor(election)
-    const now = yield* election.moment
+    campaign.candidate = yield* makeCandidate(election)
+    const now = yield* election.now
     advance(election, (state) => ({ ...state, role: "candidate", claim: undefined }), now)
     yield* Telemetry.info("Lost the Lease before the term began")
     yield* publish(election)
@@ -117,13 +117,13 @@ const takeLease = Effect.fnUntraced(function*(campaign: Campaign) {
 
 /** Looks once at what is known, and does the one thing that follows from it. */
 const turn = Effect.fnUntraced(function*(campaign: Campaign) {
-  const { author, election } = campaign
+  const { candidate, election } = campaign
   const { news, timing } = election
   news.closeUnsafe()
   if (election.refused !== undefined) {
     return yield* election.refused
   }
-  const moment = yield* election.moment
+  const moment = yield* election.now
   const now = moment.monotonic
   advance(election, (state) => {
     const takes = Attempts.expired(state.takes, now, timing.leaseDuration)
@@ -132,7 +132,7 @@ const turn = Effect.fnUntraced(function*(campaign: Campaign) {
   }, moment)
   const { observation, takes } = election.state
   yield* noteRead(campaign)
-  const decision = decide(observation, takes.requests, author, now)
+  const decision = decide(observation, takes.requests, candidate, now)
   switch (decision._tag) {
     case "Read": {
       return yield* readOrWait(campaign, now)
@@ -141,7 +141,7 @@ const turn = Effect.fnUntraced(function*(campaign: Campaign) {
       return yield* adopt(campaign, decision.lease, decision.attempt)
     }
     case "Wait": {
-      yield* noteHolder(campaign, decision)
+      yield* noteHolder(campaign, decision, moment)
       return yield* listen(campaign, decision.until, now)
     }
     default: {
@@ -165,21 +165,23 @@ const turn = Effect.fnUntraced(function*(campaign: Campaign) {
 /** The Lease is held by another: what there is to say about that. */
 const noteHolder = Effect.fnUntraced(function*(
   campaign: Campaign,
-  { duplicate, lease }: Extract<Decision, { _tag: "Wait" }>
+  { duplicate, lease }: Extract<Decision, { _tag: "Wait" }>,
+  now: Moment
 ) {
-  const { author, election } = campaign
-  const { state: { takes }, timing } = election
-  if (lease.holderIdentity !== "" && lease.holderIdentity !== author.identity) {
+  const { candidate, election } = campaign
+  const { timing } = election
+  if (lease.holderIdentity !== "" && lease.holderIdentity !== candidate.identity) {
     election.standBackUntil = undefined
-    if (takes.conflicts > 0) {
-      election.state = { ...election.state, takes: { ...takes, conflicts: 0 } }
-    }
+    advance(election, (state) => {
+      const takes = Attempts.uncontested(state.takes)
+      return takes === state.takes ? state : { ...state, takes }
+    }, now)
   }
   if (duplicate && !campaign.reportedDuplicate) {
     campaign.reportedDuplicate = true
     yield* Telemetry.error(
       `The Lease is held by a process that was started later under this same identity ` +
-        `("${author.identity}"): give each process its own. Waiting as for any other holder`
+        `("${candidate.identity}"): give each process its own. Waiting as for any other holder`
     )
   }
   if (
@@ -189,7 +191,7 @@ const noteHolder = Effect.fnUntraced(function*(
     election.warnedOfDuration = true
     yield* Telemetry.warn(
       `The Lease says leaseDurationSeconds ${lease.leaseDurationSeconds}, and this candidate's leaseDuration is ` +
-        `${author.leaseDurationSeconds} s: give all candidates the same. While it is changed, the smallest in use must ` +
+        `${candidate.leaseDurationSeconds} s: give all candidates the same. While it is changed, the smallest in use must ` +
         "be greater than the largest renewDeadline in use"
     )
   }
@@ -273,11 +275,11 @@ const noteRead = (campaign: Campaign): Effect.Effect<void> => {
 
 /** Begins a create or a take, beside those under way. */
 const write = Effect.fnUntraced(function*(
-  { author, election, requests }: Campaign,
+  { candidate, election, requests }: Campaign,
   decision: Extract<Decision, { _tag: "Create" | "Take" }>
 ) {
   const { key, store, timing } = election
-  const start = yield* election.moment
+  const start = yield* election.now
   const lease = decision._tag === "Take" ? decision.lease : undefined
   const renewTime = yield* nextRenewTime(election, lease?.renewTime)
   const attempt: Attempts.Attempt = {
@@ -304,13 +306,13 @@ const write = Effect.fnUntraced(function*(
     limit: timing.leaseDuration,
     beside,
     request: lease === undefined
-      ? store.create(key, Writes.create(author, renewTime))
+      ? store.create(key, Writes.create(candidate, renewTime))
       : store.patch(
         key,
         lease.resourceVersion,
-        Writes.take(author, lease, renewTime, { owner: !election.ownerRefused, mark })
+        Writes.take(candidate, lease, renewTime, { owner: !election.ownerRefused, mark })
       ),
-    onAnswer: (answer) => onTaken(election, author, attempt, answer)
+    onAnswer: (answer) => onTaken(election, candidate, attempt, answer)
   })
 })
 
@@ -321,19 +323,19 @@ const write = Effect.fnUntraced(function*(
  */
 const onTaken = Effect.fnUntraced(function*(
   election: Election,
-  author: Writes.Author,
+  candidate: Writes.Candidate,
   attempt: Attempts.Attempt,
   answer: Answer
 ) {
   const alive = Attempts.isAlive(election.state.takes, attempt.id)
   const pause = attempt.start.monotonic + (yield* jitter(election.timing.retryPeriod))
-  advance(election, (state) => learn(state, answer), answer.end)
+  advance(election, (state) => observeAnswer(state, answer), answer.end)
   if (Result.isSuccess(answer.result)) {
     const { lease } = election.state.observation
     if (lease === "absent" && alive) {
       // Deleted before it was answered, and known to be.
       advance(election, (state) => ({ ...state, takes: Attempts.refused(state.takes, attempt.id, 0n) }), answer.end)
-      yield* onDeletedAtOnce(election, author, attempt)
+      yield* onDeletedAtOnce(election, candidate, attempt)
     }
   } else if (alive) {
     const error = answer.result.failure
@@ -386,10 +388,10 @@ const onRefused = Effect.fnUntraced(function*(
 
 /** A write of this campaign was committed: the Lease is held from its start. */
 const adopt = Effect.fnUntraced(function*(campaign: Campaign, lease: LeaseRecord, attempt: Attempts.Attempt) {
-  const { author, election, requests } = campaign
+  const { candidate, election, requests } = campaign
   const cause = attempt.cause as TakeoverCause
   const firstDue = yield* spread(election, attempt.start.monotonic)
-  const now = yield* election.moment
+  const now = yield* election.now
   for (const other of election.state.takes.requests) {
     if (other.id !== attempt.id) {
       abort(requests, other.id)
@@ -405,7 +407,7 @@ const adopt = Effect.fnUntraced(function*(campaign: Campaign, lease: LeaseRecord
     // Its start still counts: a Lease that is lost as soon as it is held is not taken again at full speed.
     takes: { ...Attempts.none, starts: state.takes.starts },
     mustRead: false,
-    claim: Renewal.make(author, cause, lease, attempt, firstDue)
+    claim: Renewal.make(candidate, cause, lease, attempt, firstDue)
   }), now)
   yield* Metric.update(election.metrics.takeovers(cause), 1)
 })
@@ -427,7 +429,7 @@ const spread = ({ phase, timing }: Election, start: bigint): Effect.Effect<bigin
  * time that this one is leaseDuration old. Holding ends as a term does: without
  * success for renewDeadline this is a candidate again.
  */
-const comeOfAge = Effect.fnUntraced(function*(campaign: Campaign) {
+const waitUntilOldEnough = Effect.fnUntraced(function*(campaign: Campaign) {
   const { election, requests } = campaign
   const { settings, timing } = election
   let waiting = false
@@ -437,7 +439,7 @@ const comeOfAge = Effect.fnUntraced(function*(campaign: Campaign) {
       yield* onGone(election)
       return claim?.gone === "DuplicateIdentity" ? yield* duplicate(election) : undefined
     }
-    const moment = yield* election.moment
+    const moment = yield* election.now
     if (remaining(claim.validFrom, moment, timing.renewDeadline) === 0n) {
       return undefined
     }
@@ -477,7 +479,7 @@ const begin = Effect.fnUntraced(function*(election: Election, claim: Renewal.Cla
   }
   const firstDue = yield* spread(election, claim.validFrom.monotonic)
   election.worst = election.timing.renewDeadline
-  advance(election, claimed((claim) => Renewal.begin(claim, term, firstDue)), yield* election.moment)
+  advance(election, claimed((claim) => Renewal.begin(claim, term, firstDue)), yield* election.now)
   return term
 })
 
@@ -489,21 +491,21 @@ export const onGone = Effect.fnUntraced(function*(election: Election) {
     claim?.gone === "LeaseDeleted" && claim.cause === "created" &&
     now - claim.validFrom.monotonic < election.timing.retryPeriod
   ) {
-    yield* reportGhost(election, claim.author, now)
+    yield* reportGhost(election, claim.candidate, now)
   }
 })
 
 const onDeletedAtOnce = Effect.fnUntraced(function*(
   election: Election,
-  author: Writes.Author,
+  candidate: Writes.Candidate,
   attempt: Attempts.Attempt
 ) {
   if (attempt.guard === "absent") {
-    yield* reportGhost(election, author, yield* monotonic)
+    yield* reportGhost(election, candidate, yield* monotonic)
   }
 })
 
-const reportGhost = Effect.fnUntraced(function*(election: Election, { pod }: Writes.Author, now: bigint) {
+const reportGhost = Effect.fnUntraced(function*(election: Election, { pod }: Writes.Candidate, now: bigint) {
   if (pod === undefined) {
     return
   }

@@ -15,7 +15,7 @@ import { remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import type { Campaign } from "./campaign.ts"
 import { jitter, waitUntil } from "./clock.ts"
-import { abort, afterFailure, type Answer, learn, read, type Requests, retriesAt, send } from "./requests.ts"
+import { abort, afterFailure, type Answer, observeAnswer, read, type Requests, retriesAt, send } from "./requests.ts"
 import { advance, type Election, nextRenewTime, nextRequest, publish } from "./state.ts"
 import * as Telemetry from "./telemetry.ts"
 
@@ -23,7 +23,7 @@ import * as Telemetry from "./telemetry.ts"
 interface Release {
   readonly election: Election
   readonly requests: Requests
-  readonly author: Writes.Author
+  readonly candidate: Writes.Candidate
   readonly claim: Renewal.Claim | undefined
   /** Creates and takes of unknown outcome: any of them may be committed yet. */
   readonly takes: ReadonlyArray<Attempts.Attempt>
@@ -42,10 +42,10 @@ interface Release {
  * released runs out.
  */
 export const release = Effect.fnUntraced(function*(campaign: Campaign) {
-  const { author, election, requests } = campaign
+  const { candidate, election, requests } = campaign
   const { state, timing } = election
   const { claim, takes } = state
-  const now = yield* election.moment
+  const now = yield* election.now
   advance(election, (state) => ({
     ...state,
     role: "releasing",
@@ -66,7 +66,7 @@ export const release = Effect.fnUntraced(function*(campaign: Campaign) {
   const running: Release = {
     election,
     requests,
-    author: claim?.author ?? author,
+    candidate: claim?.candidate ?? candidate,
     claim,
     takes: uncertain,
     written: new Set([
@@ -86,7 +86,7 @@ export const release = Effect.fnUntraced(function*(campaign: Campaign) {
 })
 
 /** What is to be released, as far as is known: `undefined` where nothing is. */
-const target = ({ author, claim, takes, written, attempts }: Release, observation: Observation.Observation) => {
+const target = ({ candidate, claim, takes, written, attempts }: Release, observation: Observation.Observation) => {
   const { lease } = observation
   if (typeof lease === "string") {
     return takes.some(({ guard }) => guard === "absent") ? "mayComeLate" as const : undefined
@@ -99,7 +99,7 @@ const target = ({ author, claim, takes, written, attempts }: Release, observatio
   }
   // A record of our name without instance may be another's that somebody has edited.
   if (
-    isHeldBy(lease, author) &&
+    isHeldBy(lease, candidate) &&
     (Observation.instanceOf(lease) !== undefined || (lease.renewTime !== undefined && written.has(lease.renewTime)))
   ) {
     return lease
@@ -112,13 +112,13 @@ const target = ({ author, claim, takes, written, attempts }: Release, observatio
 const attempt = Effect.fnUntraced(function*(release: Release) {
   const { claim, election, requests, takes } = release
   const { news, timing } = election
-  const began = (yield* election.moment).monotonic
+  const began = (yield* election.now).monotonic
   const since = claim?.validFrom ?? takes.at(-1)!.start
   const limit = began + 2n * timing.retryPeriod + timing.requestTimeout
   let nextLook = began
   while (true) {
     news.closeUnsafe()
-    const moment = yield* election.moment
+    const moment = yield* election.now
     const now = moment.monotonic
     // Later the Lease may be another's: by the clock that goes on while the machine is suspended, too.
     const latest = now + remaining(since, moment, timing.leaseDuration)
@@ -160,7 +160,7 @@ const attempt = Effect.fnUntraced(function*(release: Release) {
 const giveUp = Effect.fnUntraced(function*(release: Release, lease: LeaseRecord) {
   const { election, requests } = release
   const { key, store, timing } = election
-  const start = yield* election.moment
+  const start = yield* election.now
   const renewTime = yield* nextRenewTime(election, lease.renewTime)
   const one: Attempts.Attempt = {
     id: nextRequest(election),
@@ -199,7 +199,7 @@ const onReleased = Effect.fnUntraced(function*(
   const { election } = release
   const pause = one.start.monotonic + (yield* jitter(election.timing.retryPeriod))
   const { version } = election.state.observation
-  advance(election, (state) => learn(state, answer), answer.end)
+  advance(election, (state) => observeAnswer(state, answer), answer.end)
   if (Result.isSuccess(answer.result)) {
     release.released = true
   } else {

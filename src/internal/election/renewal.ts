@@ -19,7 +19,7 @@ import {
   abort,
   afterFailure,
   type Answer,
-  learn,
+  observeAnswer,
   lookDueAt,
   read,
   report,
@@ -59,7 +59,7 @@ export const step = Effect.fnUntraced(function*(
 ) {
   const { news, timing } = election
   news.closeUnsafe()
-  const moment = yield* election.moment
+  const moment = yield* election.now
   const now = moment.monotonic
   advance(
     election,
@@ -98,7 +98,7 @@ const renew = Effect.fnUntraced(function*(
   { ofAge, span }: Options
 ) {
   const { key, store, timing } = election
-  const start = yield* election.moment
+  const start = yield* election.now
   const guard: LeaseRecord = claim.lease
   const renewTime = yield* nextRenewTime(election, guard.renewTime)
   const attempt: Attempts.Attempt = {
@@ -116,7 +116,7 @@ const renew = Effect.fnUntraced(function*(
   const beside = Attempts.open(claim.renewals).filter(({ id }) => id !== old?.id)
   const mark = Observation.needsMark(election.state.observation, start.monotonic, timing.leaseDuration)
   const beginning = ofAge !== undefined && start.monotonic >= ofAge
-  const change: LeaseWrite = (beginning ? Writes.begin : Writes.renew)(claim.author, guard, renewTime, { mark })
+  const change: LeaseWrite = (beginning ? Writes.begin : Writes.renew)(claim.candidate, guard, renewTime, { mark })
   advance(election, claimed((claim) => Renewal.attempted(claim, attempt)), start)
   yield* send(election, requests, {
     id: attempt.id,
@@ -132,16 +132,16 @@ const renew = Effect.fnUntraced(function*(
 
 const onRenewed = Effect.fnUntraced(function*(
   election: Election,
-  { author: { instance }, validFrom }: Renewal.Claim,
+  { candidate: { instance }, validFrom }: Renewal.Claim,
   attempt: Attempts.Attempt,
   answer: Answer
 ) {
   const pause = attempt.start.monotonic + (yield* jitter(election.timing.retryPeriod))
   // A release, or another campaign, has forgotten it: then its answer is a snapshot and nothing else.
-  const isHeld = () => election.state.role === "holder" && election.state.claim?.author.instance === instance
+  const isHeld = () => election.state.role === "holder" && election.state.claim?.candidate.instance === instance
   const held = isHeld()
   const alive = held && Attempts.isAlive(election.state.claim!.renewals, attempt.id)
-  advance(election, (state) => learn(state, answer), answer.end)
+  advance(election, (state) => observeAnswer(state, answer), answer.end)
   yield* Effect.annotateCurrentSpan(
     Result.match(answer.result, {
       onSuccess: () => ({

@@ -23,7 +23,7 @@ import * as Observation from "../protocol/observation.ts"
 import { endsCandidate, meaningOf, refused } from "../protocol/refusal.ts"
 import { candidateRetriesAt, type Failure, holderRetriesAt, type Moment } from "../protocol/timing.ts"
 import { nanos } from "./clock.ts"
-import { advance, type Election, nextRequest, publish, refusedError, see, type State } from "./state.ts"
+import { advance, type Election, nextRequest, publish, refusedError, observe, type State } from "./state.ts"
 
 /** A request with its answer. */
 export interface Answer {
@@ -119,7 +119,7 @@ export const send = Effect.fnUntraced(function*(election: Election, requests: Re
     if (running.aborted) {
       return
     }
-    const end = yield* election.moment
+    const end = yield* election.now
     yield* onAnswer({ start, end, begun, result: toResult(election, verb, exit) })
   })
   const spanned = sending.span === undefined ? work : sending.span(work)
@@ -259,7 +259,7 @@ export const lookDueAt = (
 /** Begins a read, beside those under way. */
 export const read = Effect.fnUntraced(function*(election: Election, requests: Requests) {
   const { key, store, timing } = election
-  const start = yield* election.moment
+  const start = yield* election.now
   election.lastRead = start.monotonic
   const request: Attempts.Request = { id: nextRequest(election), start, open: true }
   const old = Attempts.givenUp(election.state.reads)
@@ -311,7 +311,7 @@ const onRead = Effect.fnUntraced(function*(
   }
   advance(election, (state) => {
     const known = Observation.onRead(state.observation, answer.begun, lease, answer.end.monotonic)
-    const next = known === undefined ? state : see(state, known)
+    const next = known === undefined ? state : observe(state, known)
     return {
       ...next,
       mustRead: next.mustRead && known === undefined,
@@ -324,15 +324,15 @@ const onRead = Effect.fnUntraced(function*(
 })
 
 /** Takes in what the answer to a write of ours says about the Lease. */
-export const learn = (state: State, answer: Answer): State => {
+export const observeAnswer = (state: State, answer: Answer): State => {
   const now = answer.end.monotonic
   if (Result.isSuccess(answer.result)) {
-    return see(state, Observation.onWritten(state.observation, answer.begun, answer.result.success.lease, now))
+    return observe(state, Observation.onWritten(state.observation, answer.begun, answer.result.success.lease, now))
   }
   const { reason, verb } = answer.result.failure
   if (verb !== "patch" || reason._tag !== "LeaseNotFound") {
     return state
   }
   const known = Observation.onRead(state.observation, answer.begun, "absent", now)
-  return known === undefined ? { ...state, mustRead: true } : see(state, known)
+  return known === undefined ? { ...state, mustRead: true } : observe(state, known)
 }

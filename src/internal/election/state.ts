@@ -74,7 +74,7 @@ export interface Election {
   readonly store: LeaseStore["Service"]
   /** How the first renewal of a claim is spread. */
   readonly phase: "exact" | "spread"
-  readonly moment: Effect.Effect<Moment>
+  readonly now: Effect.Effect<Moment>
   readonly metrics: Telemetry.ElectionMetrics
   readonly failures: Telemetry.Failures
   readonly statuses: SubscriptionRef.SubscriptionRef<LeaderElectionStatus>
@@ -125,7 +125,7 @@ export const make = Effect.fnUntraced(function*(
   settings: Settings,
   store: LeaseStore["Service"],
   phase: "exact" | "spread",
-  moment: Effect.Effect<Moment>
+  now: Effect.Effect<Moment>
 ) {
   const metrics = Telemetry.makeMetrics(settings)
   const timing: Timing = {
@@ -142,7 +142,7 @@ export const make = Effect.fnUntraced(function*(
     timing,
     store,
     phase,
-    moment,
+    now,
     metrics,
     failures: Telemetry.makeFailures(metrics, timing.leaseDuration),
     statuses,
@@ -248,7 +248,7 @@ const onClaim = (
 }
 
 /** What is known of the Lease changes: the claim learns of it, and dead attempts are forgotten. */
-export const see = (state: State, observation: Observation.Observation): State => {
+export const observe = (state: State, observation: Observation.Observation): State => {
   if (observation === state.observation) {
     return state
   }

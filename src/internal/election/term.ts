@@ -88,7 +88,7 @@ const endsWithTerm = (election: Election, effect: Effect.Effect<unknown>): Effec
     Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)
       ? Effect.void
       : Effect.gen(function*() {
-        lose(election, "Defect", yield* election.moment)
+        lose(election, "Defect", yield* election.now)
         yield* Telemetry.error("A defect in the election ends the term", exit.cause)
       })).pipe(Effect.catchCause(() => Effect.void))
 
@@ -98,7 +98,7 @@ export const end = Effect.fnUntraced(function*(election: Election, failure?: Cau
   if (claim === undefined || claim.over || claim.lost !== undefined) {
     return
   }
-  advance(election, claimed(Renewal.end), yield* election.moment)
+  advance(election, claimed(Renewal.end), yield* election.now)
   yield* Metric.update(election.metrics.leader, 0)
   yield* publish(election)
   yield* Effect.annotateLogs(
@@ -122,7 +122,7 @@ const onLoss = Effect.fnUntraced(function*(election: Election, reason: LossReaso
     yield* Metric.update(election.metrics.validityLeft, 0)
   }
   if (reason === "SteppedDown") {
-    const now = yield* election.moment
+    const now = yield* election.now
     election.standBackUntil = now.monotonic + election.timing.leaseDuration
     yield* Telemetry.info("Stopped leading: asked to step down")
   } else {
@@ -143,7 +143,7 @@ const watchDeadline = Effect.fnUntraced(function*(election: Election, sliced: bo
     if (claim === undefined || claim.lost !== undefined || claim.over) {
       return
     }
-    const now = yield* election.moment
+    const now = yield* election.now
     const left = remaining(claim.validFrom, now, renewDeadline)
     if (left === 0n) {
       return lose(election, "RenewDeadlineExceeded", now)
@@ -159,7 +159,7 @@ const watchOverrun = Effect.fnUntraced(function*(election: Election) {
   const { leaseDuration } = election.timing
   while (true) {
     const { claim } = election.state
-    const now = yield* election.moment
+    const now = yield* election.now
     if (claim === undefined || Renewal.hasOverrun(claim, now, leaseDuration)) {
       break
     }
@@ -174,13 +174,13 @@ const watchOverrun = Effect.fnUntraced(function*(election: Election) {
 
 // The Ruby gem's counter: one for each interval in which this process leads.
 const countRunning = Effect.fnUntraced(function*(election: Election) {
-  let now = yield* election.moment
+  let now = yield* election.now
   let next = now.monotonic
   while (validity(election, now) > 0n) {
     yield* Metric.update(election.metrics.leaderRunning, 1)
     next += election.timing.renewInterval
     yield* sleepUntil(next)
-    now = yield* election.moment
+    now = yield* election.now
   }
 })
 
@@ -239,7 +239,7 @@ const makeLeadership = (election: Election, term: Term): Leadership["Service"] =
     const { claim } = election.state
     return claim?.term === term ? claim : undefined
   }
-  const left = Effect.map(election.moment, (now) => {
+  const left = Effect.map(election.now, (now) => {
     const held = claim()
     return held === undefined ? 0n : Renewal.validity(held, now, timing.renewDeadline)
   })
@@ -249,7 +249,7 @@ const makeLeadership = (election: Election, term: Term): Leadership["Service"] =
       return
     }
     if (claim() !== undefined) {
-      lose(election, "RenewDeadlineExceeded", yield* election.moment)
+      lose(election, "RenewDeadlineExceeded", yield* election.now)
     }
     const lost = yield* Deferred.poll(loss)
     return yield* lostError(Option.isSome(lost) ? yield* lost.value : "RenewDeadlineExceeded")
@@ -261,7 +261,7 @@ const makeLeadership = (election: Election, term: Term): Leadership["Service"] =
     transitions: term.transitions,
     isValid: Effect.map(left, (left) => left > 0n),
     remaining: Effect.map(left, Duration.nanos),
-    untilOverrun: Effect.map(election.moment, (now) => {
+    untilOverrun: Effect.map(election.now, (now) => {
       const held = claim()
       return Duration.nanos(held === undefined ? 0n : Renewal.untilOverrun(held, now, timing.leaseDuration))
     }),
@@ -269,7 +269,7 @@ const makeLeadership = (election: Election, term: Term): Leadership["Service"] =
     confirm: Effect.andThen(ensure, confirm(election, loss)),
     stepDown: Effect.gen(function*() {
       if (claim() !== undefined) {
-        lose(election, "SteppedDown", yield* election.moment)
+        lose(election, "SteppedDown", yield* election.now)
       }
     }),
     lost: Deferred.await(loss)
@@ -278,7 +278,7 @@ const makeLeadership = (election: Election, term: Term): Leadership["Service"] =
 
 /** Asks the renewal for an attempt that begins from now on, and waits for its outcome. */
 const confirm = Effect.fnUntraced(function*(election: Election, loss: Deferred.Deferred<LossReason>) {
-  const now = yield* election.moment
+  const now = yield* election.now
   const confirmation = {
     after: election.lastRequest,
     result: Deferred.makeUnsafe<void, LeaderElectionError>()

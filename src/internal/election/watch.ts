@@ -18,7 +18,7 @@ import type { LeaseChange } from "../../LeaseStore.ts"
 import * as Observation from "../protocol/observation.ts"
 import { meaningOf } from "../protocol/refusal.ts"
 import { jitter, monotonic, nanos, sleepUntil } from "./clock.ts"
-import { advance, type Election, publish, see, type State } from "./state.ts"
+import { advance, type Election, publish, observe, type State } from "./state.ts"
 import * as Telemetry from "./telemetry.ts"
 
 export interface Watch {
@@ -158,7 +158,7 @@ const onFailure = Effect.fnUntraced(function*(
 })
 
 const onChange = Effect.fnUntraced(function*(election: Election, position: Position, change: LeaseChange) {
-  const now = yield* election.moment
+  const now = yield* election.now
   switch (change._tag) {
     case "Opened": {
       position.open = true
@@ -181,7 +181,7 @@ const onChange = Effect.fnUntraced(function*(election: Election, position: Posit
       position.since = change.lease.resourceVersion
       const take = change._tag === "Applied" ? Observation.onApplied : Observation.onDeleted
       const before = election.state.observation.revision
-      advance(election, (state) => see(state, take(state.observation, change.lease, now.monotonic)), now)
+      advance(election, (state) => observe(state, take(state.observation, change.lease, now.monotonic)), now)
       if (election.state.observation.revision !== before) {
         position.distrusted = false
       }

@@ -117,6 +117,10 @@ export const conflicted = <R extends Request>(series: Series<R>, id: number, pau
     ? { ...refused(series, id, series.conflicts > 0 ? pause : 0n), conflicts: series.conflicts + 1 }
     : series
 
+/** Another leads, so that what follows is no longer the same contest: the next conflict is a first one. */
+export const uncontested = <R extends Request>(series: Series<R>): Series<R> =>
+  series.conflicts === 0 ? series : { ...series, conflicts: 0 }
+
 /** No answer will come any more, and whether the write was or will be committed is not known. */
 export const unanswered = <R extends Request>(series: Series<R>, id: number, notBefore: bigint): Series<R> =>
   isAlive(series, id)

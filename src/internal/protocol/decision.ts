@@ -10,7 +10,8 @@ import * as Attempts from "./attempts.ts"
 import * as Instance from "./instance.ts"
 import { instanceOf, isFirst, type Observation } from "./observation.ts"
 
-export interface Self {
+/** What distinguishes a candidate and its records from all others. */
+export interface CandidateIdentity {
   readonly identity: string
   /** The instance id of this campaign. */
   readonly instance: string
@@ -62,7 +63,7 @@ export const expiresAt = (observation: Observation, lease: LeaseRecord, leaseDur
 export const decide = (
   observation: Observation,
   attempts: ReadonlyArray<Attempts.Attempt>,
-  self: Self,
+  candidate: CandidateIdentity,
   now: bigint
 ): Decision => {
   const lease = observation.lease
@@ -75,34 +76,34 @@ export const decide = (
   if (isReleased(lease)) {
     return { _tag: "Take", lease, cause: "released" }
   }
-  const own = lease.holderIdentity === self.identity
+  const own = lease.holderIdentity === candidate.identity
   const instance = instanceOf(lease)
   // This campaign's own write, read back. Without this a candidate whose answers are lost would write for ever. A dead
   // one is as any other record under our name: it may have been put back beside a leader that is valid.
-  const adopted = own && instance === self.instance ? Attempts.shownBy(attempts, lease) : undefined
+  const adopted = own && instance === candidate.instance ? Attempts.shownBy(attempts, lease) : undefined
   if (adopted !== undefined) {
     return { _tag: "Adopt", lease, attempt: adopted }
   }
   // An earlier process of this Pod (its container was restarted): a new guarded write, and with it a new term. Only
   // what stood there at the first look: an older record may have been put back since, beside a leader that is valid.
-  if (own && Instance.isPredecessor(instance, self.instance) && isFirst(observation, lease)) {
+  if (own && Instance.isPredecessor(instance, candidate.instance) && isFirst(observation, lease)) {
     return { _tag: "Take", lease, cause: "resumed" }
   }
-  const until = expiresAt(observation, lease, self.leaseDuration)
+  const until = expiresAt(observation, lease, candidate.leaseDuration)
   return now >= until
     ? { _tag: "Take", lease, cause: "expired" }
-    : { _tag: "Wait", until, lease, duplicate: own && Instance.startedAfter(instance, self.instance) }
+    : { _tag: "Wait", until, lease, duplicate: own && Instance.startedAfter(instance, candidate.instance) }
 }
 
 /** Whether the record is this campaign's. A record of ours that lost its annotation in an edit still is. */
-export const isHeldBy = (lease: LeaseRecord, self: Self): boolean =>
-  lease.holderIdentity === self.identity && (instanceOf(lease) ?? self.instance) === self.instance
+export const isHeldBy = (lease: LeaseRecord, candidate: CandidateIdentity): boolean =>
+  lease.holderIdentity === candidate.identity && (instanceOf(lease) ?? candidate.instance) === candidate.instance
 
 /**
  * Why the holder of this Lease has lost it, judging by what was observed;
  * `undefined` while it holds it.
  */
-export const lossOf = (observation: Observation, uid: string, self: Self): LossReason | undefined => {
+export const lossOf = (observation: Observation, uid: string, candidate: CandidateIdentity): LossReason | undefined => {
   const lease = observation.lease
   if (lease === "unknown") {
     return undefined
@@ -110,12 +111,12 @@ export const lossOf = (observation: Observation, uid: string, self: Self): LossR
   if (lease === "absent" || lease.uid !== uid) {
     return "LeaseDeleted"
   }
-  if (isHeldBy(lease, self)) {
+  if (isHeldBy(lease, candidate)) {
     return undefined
   }
   // Where the instance did not start after this one, somebody has put an older record back: that ends a term, and not
   // the process.
-  return lease.holderIdentity === self.identity && Instance.startedAfter(instanceOf(lease), self.instance)
+  return lease.holderIdentity === candidate.identity && Instance.startedAfter(instanceOf(lease), candidate.instance)
     ? "DuplicateIdentity"
     : "LeaseTaken"
 }

@@ -14,11 +14,11 @@ import * as Attempts from "./attempts.ts"
 import { lossOf, type TakeoverCause } from "./decision.ts"
 import { type Observation, oldEnoughAt } from "./observation.ts"
 import { elapsed, type Moment, programDeadline, remaining, type Timing } from "./timing.ts"
-import type { Author } from "./writes.ts"
+import type { Candidate } from "./writes.ts"
 
 /** One holding of the Lease. */
 export interface Claim {
-  readonly author: Author
+  readonly candidate: Candidate
   readonly uid: string
   readonly cause: TakeoverCause
   /** The newest record of ours: what the next write is guarded by. */
@@ -47,13 +47,13 @@ export interface Claim {
 }
 
 export const make = (
-  author: Author,
+  candidate: Candidate,
   cause: TakeoverCause,
   lease: LeaseRecord,
   attempt: Attempts.Request,
   firstDue: bigint | undefined
 ): Claim => ({
-  author,
+  candidate,
   uid: lease.uid,
   cause,
   lease,
@@ -121,7 +121,7 @@ export const observed = (claim: Claim, observation: Observation): Claim => {
   if (claim.gone !== undefined) {
     return claim
   }
-  const loss = lossOf(observation, claim.uid, claim.author)
+  const loss = lossOf(observation, claim.uid, claim.candidate)
   if (loss !== undefined) {
     return lose({ ...claim, gone: loss }, loss)
   }
@@ -132,7 +132,7 @@ export const observed = (claim: Claim, observation: Observation): Claim => {
   const shown = Attempts.shownBy(claim.renewals.requests, lease)
   const known = { ...claim, lease, mustRead: false, renewals: Attempts.living(claim.renewals, lease) }
   const next = shown === undefined ? known : extend(known, shown, lease.resourceVersion)
-  return next.term !== undefined && lease.annotations[stepDownAnnotation] === claim.author.instance
+  return next.term !== undefined && lease.annotations[stepDownAnnotation] === claim.candidate.instance
     ? lose(next, "SteppedDown")
     : next
 }

@@ -13,20 +13,20 @@ import {
   type OwnerReference,
   stepDownAnnotation
 } from "../../LeaseRecord.ts"
-import { releasedDurationSeconds, type Self } from "./decision.ts"
+import { releasedDurationSeconds, type CandidateIdentity } from "./decision.ts"
 import { instanceOf } from "./observation.ts"
 
 /** The Pod that owns the Lease while its process holds it. */
-export interface Owner {
+export interface Pod {
   readonly name: string
   readonly uid: string
 }
 
-/** Who writes. */
-export interface Author extends Self {
+/** What a candidate writes of itself. */
+export interface Candidate extends CandidateIdentity {
   readonly leaseDurationSeconds: number
   /** No Pod, no reference: one that names no existing Pod costs the Lease within 10 ms. */
-  readonly pod: Owner | undefined
+  readonly pod: Pod | undefined
   /** What this holder publishes with the Lease. */
   readonly note?: string | undefined
 }
@@ -50,7 +50,7 @@ const isPod = (reference: OwnerReference): boolean => reference.kind === "Pod" &
  */
 export const ownedBy = (
   references: ReadonlyArray<OwnerReference>,
-  pod: Owner | undefined
+  pod: Pod | undefined
 ): ReadonlyArray<OwnerReference> => {
   const others = references.filter((reference) => !isPod(reference))
   return pod === undefined ? others : [...others, { apiVersion: "v1", kind: "Pod", name: pod.name, uid: pod.uid }]
@@ -64,7 +64,7 @@ const sameReferences = (left: ReadonlyArray<OwnerReference>, right: ReadonlyArra
   )
 
 /** The list to write, or nothing where it would not change: setting it needs a right that not everyone has. */
-const changedReferences = (lease: LeaseRecord, pod: Owner | undefined) => {
+const changedReferences = (lease: LeaseRecord, pod: Pod | undefined) => {
   const references = ownedBy(lease.ownerReferences, pod)
   return sameReferences(references, lease.ownerReferences) ? {} : { ownerReferences: references }
 }
@@ -73,14 +73,14 @@ const changedReferences = (lease: LeaseRecord, pod: Owner | undefined) => {
 const published = (note: string | undefined, lease?: LeaseRecord) =>
   note === lease?.annotations[noteAnnotation] ? {} : { [noteAnnotation]: note ?? null }
 
-export const create = (author: Author, renewTime: bigint): LeaseWrite => ({
-  holderIdentity: author.identity,
-  leaseDurationSeconds: author.leaseDurationSeconds,
+export const create = (candidate: Candidate, renewTime: bigint): LeaseWrite => ({
+  holderIdentity: candidate.identity,
+  leaseDurationSeconds: candidate.leaseDurationSeconds,
   acquireTime: renewTime,
   renewTime,
   leaseTransitions: 0,
-  annotations: { [instanceAnnotation]: author.instance, ...published(author.note) },
-  ...(author.pod !== undefined && { ownerReferences: ownedBy([], author.pod) })
+  annotations: { [instanceAnnotation]: candidate.instance, ...published(candidate.note) },
+  ...(candidate.pod !== undefined && { ownerReferences: ownedBy([], candidate.pod) })
 })
 
 const ageMark = (lease: LeaseRecord, mark: boolean) => mark ? { [ageMarkAnnotation]: lease.uid } : {}
@@ -90,26 +90,26 @@ const ageMark = (lease: LeaseRecord, mark: boolean) => mark ? { [ageMarkAnnotati
  * references alone; `mark` adds the age mark.
  */
 export const take = (
-  author: Author,
+  candidate: Candidate,
   lease: LeaseRecord,
   renewTime: bigint,
   options: { readonly owner: boolean; readonly mark: boolean }
 ): LeaseWrite => ({
-  holderIdentity: author.identity,
-  leaseDurationSeconds: author.leaseDurationSeconds,
+  holderIdentity: candidate.identity,
+  leaseDurationSeconds: candidate.leaseDurationSeconds,
   acquireTime: renewTime,
   renewTime,
-  leaseTransitions: lease.holderIdentity === author.identity
+  leaseTransitions: lease.holderIdentity === candidate.identity
     ? lease.leaseTransitions
     : Math.min(lease.leaseTransitions + 1, maxLeaseTransitions),
   annotations: {
-    [instanceAnnotation]: author.instance,
-    ...published(author.note, lease),
+    [instanceAnnotation]: candidate.instance,
+    ...published(candidate.note, lease),
     ...ageMark(lease, options.mark),
     // Asked of the leader before: this term is not meant.
     ...(lease.annotations[stepDownAnnotation] !== undefined && { [stepDownAnnotation]: null })
   },
-  ...(options.owner && changedReferences(lease, author.pod))
+  ...(options.owner && changedReferences(lease, candidate.pod))
 })
 
 /**
@@ -118,19 +118,19 @@ export const take = (
  * and the age mark where they are missing.
  */
 export const renew = (
-  author: Author,
+  candidate: Candidate,
   lease: LeaseRecord,
   renewTime: bigint,
   options: { readonly mark: boolean }
 ): LeaseWrite => {
   const annotations = {
-    ...(instanceOf(lease) === undefined && { [instanceAnnotation]: author.instance }),
-    ...published(author.note, lease),
+    ...(instanceOf(lease) === undefined && { [instanceAnnotation]: candidate.instance }),
+    ...published(candidate.note, lease),
     ...ageMark(lease, options.mark)
   }
   return {
-    holderIdentity: author.identity,
-    leaseDurationSeconds: author.leaseDurationSeconds,
+    holderIdentity: candidate.identity,
+    leaseDurationSeconds: candidate.leaseDurationSeconds,
     renewTime,
     ...(Object.keys(annotations).length > 0 && { annotations })
   }
@@ -138,12 +138,12 @@ export const renew = (
 
 /** The guarded write that begins a term on a Lease that was held while it was young. */
 export const begin = (
-  author: Author,
+  candidate: Candidate,
   lease: LeaseRecord,
   renewTime: bigint,
   options: { readonly mark: boolean }
 ): LeaseWrite => ({
-  ...renew(author, lease, renewTime, options),
+  ...renew(candidate, lease, renewTime, options),
   acquireTime: renewTime
 })
 

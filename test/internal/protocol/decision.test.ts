@@ -1,6 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Attempt } from "../../../src/internal/protocol/attempts.ts"
-import { decide, expiresAt, isHeldBy, isReleased, lossOf, type Self } from "../../../src/internal/protocol/decision.ts"
+import {
+  decide,
+  expiresAt,
+  isHeldBy,
+  isReleased,
+  lossOf,
+  type CandidateIdentity
+} from "../../../src/internal/protocol/decision.ts"
 import { initial, type Observation } from "../../../src/internal/protocol/observation.ts"
 import type { LossReason } from "../../../src/LeaderElectionError.ts"
 import type { LeaseRecord } from "../../../src/LeaseRecord.ts"
@@ -9,7 +16,7 @@ import { lease, seconds } from "../../utils/leases.ts"
 const o = "0123456789abcdef0123"
 const p = "fedcba98765432100000"
 
-const self: Self = { identity: "me", instance: `50-${o}-x`, leaseDuration: seconds(20) }
+const candidate: CandidateIdentity = { identity: "me", instance: `50-${o}-x`, leaseDuration: seconds(20) }
 
 /** A take that began at 99 s, whose answer has not come. */
 const attempt: Attempt = {
@@ -43,7 +50,7 @@ type Case = [
 
 describe("decide", () => {
   const show = ([, lease, now, , more]: Case): string => {
-    const decision = decide(seen(lease, more?.first), more?.attempts ?? [], self, seconds(now))
+    const decision = decide(seen(lease, more?.first), more?.attempts ?? [], candidate, seconds(now))
     switch (decision._tag) {
       case "Take": {
         assert.strictEqual(decision.lease, lease)
@@ -258,7 +265,7 @@ describe("isHeldBy", () => {
   ]
   for (const [what, change, expected] of table) {
     it(`${what}: ${expected}`, () => {
-      assert.strictEqual(isHeldBy(lease(change), self), expected)
+      assert.strictEqual(isHeldBy(lease(change), candidate), expected)
     })
   }
 })
@@ -290,7 +297,7 @@ describe("lossOf", () => {
   ]
   for (const [what, lease, expected] of table) {
     it(`${what}: ${expected ?? "held"}`, () => {
-      assert.strictEqual(lossOf(seen(lease), "uid-1", self), expected)
+      assert.strictEqual(lossOf(seen(lease), "uid-1", candidate), expected)
     })
   }
 })

@@ -3,13 +3,13 @@ import type * as Attempts from "../../../src/internal/protocol/attempts.ts"
 import { initial, type Observation } from "../../../src/internal/protocol/observation.ts"
 import * as Renewal from "../../../src/internal/protocol/renewal.ts"
 import type { Moment } from "../../../src/internal/protocol/timing.ts"
-import type { Author } from "../../../src/internal/protocol/writes.ts"
+import type { Candidate } from "../../../src/internal/protocol/writes.ts"
 import type { LossReason } from "../../../src/LeaderElectionError.ts"
 import { type LeaseRecord, stepDownAnnotation } from "../../../src/LeaseRecord.ts"
 import { lease, seconds } from "../../utils/leases.ts"
 
 const instance = "50-0123456789abcdef0123-x"
-const author: Author = {
+const candidate: Candidate = {
   identity: "me",
   instance,
   leaseDuration: seconds(15),
@@ -44,7 +44,7 @@ const seen = (lease: LeaseRecord | "absent" | "unknown"): Observation => ({ ...i
 const term = { fencingToken: 10n, transitions: 3, leaseUid: "uid-1", cause: "expired" as const, since: 0 }
 
 /** Held by a take that began at 0 s. */
-const held = Renewal.make(author, "expired", mine(10n, 1), attempt(1, 0, 9n), undefined)
+const held = Renewal.make(candidate, "expired", mine(10n, 1), attempt(1, 0, 9n), undefined)
 const leading = Renewal.begin(held, term, undefined)
 
 const attempted = (claim: Renewal.Claim, ...starts: ReadonlyArray<number>) =>

@@ -10,14 +10,14 @@ import {
 import { lease, seconds } from "../../utils/leases.ts"
 
 const pod = { name: "web-0", uid: "pod-1" }
-const author: Writes.Author = {
+const candidate: Writes.Candidate = {
   identity: "me",
   instance: "50-x",
   leaseDuration: seconds(20),
   leaseDurationSeconds: 20,
   pod
 }
-const podless: Writes.Author = { ...author, pod: undefined }
+const podless: Writes.Candidate = { ...candidate, pod: undefined }
 
 const own: OwnerReference = { apiVersion: "v1", kind: "Pod", name: "web-0", uid: "pod-1" }
 const former: OwnerReference = { apiVersion: "v1", kind: "Pod", name: "web-1", uid: "pod-2" }
@@ -52,7 +52,7 @@ describe("uniqueRenewTime", () => {
 
 describe("ownedBy", () => {
   const table: ReadonlyArray<
-    [string, ReadonlyArray<OwnerReference>, Writes.Owner | undefined, ReadonlyArray<OwnerReference>]
+    [string, ReadonlyArray<OwnerReference>, Writes.Pod | undefined, ReadonlyArray<OwnerReference>]
   > = [
     ["none yet", [], pod, [own]],
     ["a former holder's Pod goes", [former], pod, [own]],
@@ -76,7 +76,7 @@ describe("ownedBy", () => {
 
 describe("create", () => {
   it("the whole record, owned by the Pod", () => {
-    assert.deepStrictEqual(Writes.create(author, 7n), {
+    assert.deepStrictEqual(Writes.create(candidate, 7n), {
       holderIdentity: "me",
       leaseDurationSeconds: 20,
       acquireTime: 7n,
@@ -97,7 +97,7 @@ describe("take", () => {
 
   it("from another: one transition more, and the owner is this Pod", () => {
     assert.deepStrictEqual(
-      Writes.take(author, lease({ instance: "1-o", ownerReferences: [deployment, former] }), 7n, owner),
+      Writes.take(candidate, lease({ instance: "1-o", ownerReferences: [deployment, former] }), 7n, owner),
       {
         holderIdentity: "me",
         leaseDurationSeconds: 20,
@@ -119,26 +119,29 @@ describe("take", () => {
   ]
   for (const [what, holderIdentity, leaseTransitions, expected] of transitions) {
     it(`leaseTransitions, ${what}: ${expected}`, () => {
-      const write = Writes.take(author, lease({ holderIdentity, leaseTransitions }), 7n, owner)
+      const write = Writes.take(candidate, lease({ holderIdentity, leaseTransitions }), 7n, owner)
       assert.strictEqual(write.leaseTransitions, expected)
     })
   }
 
   const references: ReadonlyArray<
-    [string, Writes.Author, ReadonlyArray<OwnerReference>, boolean, ReadonlyArray<OwnerReference> | undefined]
+    [string, Writes.Candidate, ReadonlyArray<OwnerReference>, boolean, ReadonlyArray<OwnerReference> | undefined]
   > = [
-    ["set where it is missing", author, [], true, [own]],
-    ["not written where it would not change", author, [own], true, undefined],
-    ["not written where only others' are beside it", author, [deployment, own], true, undefined],
-    ["written where the order changes", author, [own, deployment], true, [deployment, own]],
-    ["compared by kind too", author, [own, { ...own, kind: "Node" }], true, [{ ...own, kind: "Node" }, own]],
-    ["compared by version too", author, [own, { ...own, apiVersion: "v2" }], true, [{ ...own, apiVersion: "v2" }, own]],
-    ["left alone where it may not be set", author, [former], false, undefined],
+    ["set where it is missing", candidate, [], true, [own]],
+    ["not written where it would not change", candidate, [own], true, undefined],
+    ["not written where only others' are beside it", candidate, [deployment, own], true, undefined],
+    ["written where the order changes", candidate, [own, deployment], true, [deployment, own]],
+    ["compared by kind too", candidate, [own, { ...own, kind: "Node" }], true, [{ ...own, kind: "Node" }, own]],
+    ["compared by version too", candidate, [own, { ...own, apiVersion: "v2" }], true, [
+      { ...own, apiVersion: "v2" },
+      own
+    ]],
+    ["left alone where it may not be set", candidate, [former], false, undefined],
     ["without a Pod a former holder's goes", podless, [former, deployment], true, [deployment]],
     ["without a Pod, and without references", podless, [], true, undefined],
-    ["of the same name with another uid", author, [{ ...own, uid: "pod-0" }], true, [own]],
-    ["of another name with the same uid", author, [{ ...own, name: "web-9" }], true, [own]],
-    ["ours, with a flag of somebody's, stays", author, [{ ...own, blockOwnerDeletion: false }], true, undefined]
+    ["of the same name with another uid", candidate, [{ ...own, uid: "pod-0" }], true, [own]],
+    ["of another name with the same uid", candidate, [{ ...own, name: "web-9" }], true, [own]],
+    ["ours, with a flag of somebody's, stays", candidate, [{ ...own, blockOwnerDeletion: false }], true, undefined]
   ]
   for (const [what, by, ownerReferences, allowed, expected] of references) {
     it(`ownerReferences: ${what}`, () => {
@@ -149,12 +152,12 @@ describe("take", () => {
   }
 
   it("adds the age mark where it is known to be old", () => {
-    const write = Writes.take(author, lease(), 7n, { owner: true, mark: true })
+    const write = Writes.take(candidate, lease(), 7n, { owner: true, mark: true })
     assert.deepStrictEqual(write.annotations, { [instanceAnnotation]: "50-x", [ageMarkAnnotation]: "uid-1" })
   })
 
   it("removes what the leader before was asked", () => {
-    const write = Writes.take(author, lease({ annotations: { [stepDownAnnotation]: "1-o", note: "x" } }), 7n, owner)
+    const write = Writes.take(candidate, lease({ annotations: { [stepDownAnnotation]: "1-o", note: "x" } }), 7n, owner)
     assert.deepStrictEqual(write.annotations, { [instanceAnnotation]: "50-x", [stepDownAnnotation]: null })
   })
 })
@@ -162,7 +165,7 @@ describe("take", () => {
 describe("renew", () => {
   it("writes holder, duration and time, and nothing else", () => {
     assert.deepStrictEqual(
-      Writes.renew(author, lease({ holderIdentity: "me", instance: "50-x" }), 7n, { mark: false }),
+      Writes.renew(candidate, lease({ holderIdentity: "me", instance: "50-x" }), 7n, { mark: false }),
       {
         holderIdentity: "me",
         leaseDurationSeconds: 20,
@@ -172,7 +175,7 @@ describe("renew", () => {
   })
 
   it("restores an annotation that was lost", () => {
-    assert.deepStrictEqual(Writes.renew(author, lease({ holderIdentity: "me" }), 7n, { mark: false }), {
+    assert.deepStrictEqual(Writes.renew(candidate, lease({ holderIdentity: "me" }), 7n, { mark: false }), {
       holderIdentity: "me",
       leaseDurationSeconds: 20,
       renewTime: 7n,
@@ -184,9 +187,9 @@ describe("renew", () => {
 it("renewing and beginning add the age mark", () => {
   const annotations = { [ageMarkAnnotation]: "uid-1" }
   const held = lease({ holderIdentity: "me", instance: "50-x" })
-  assert.deepStrictEqual(Writes.renew(author, held, 7n, { mark: true }).annotations, annotations)
-  assert.deepStrictEqual(Writes.begin(author, held, 7n, { mark: true }).annotations, annotations)
-  assert.deepStrictEqual(Writes.renew(author, lease({ holderIdentity: "me" }), 7n, { mark: true }).annotations, {
+  assert.deepStrictEqual(Writes.renew(candidate, held, 7n, { mark: true }).annotations, annotations)
+  assert.deepStrictEqual(Writes.begin(candidate, held, 7n, { mark: true }).annotations, annotations)
+  assert.deepStrictEqual(Writes.renew(candidate, lease({ holderIdentity: "me" }), 7n, { mark: true }).annotations, {
     ...annotations,
     [instanceAnnotation]: "50-x"
   })
@@ -194,16 +197,19 @@ it("renewing and beginning add the age mark", () => {
 
 it("a release keeps the age mark, and a create cannot have one", () => {
   assert.deepStrictEqual(Writes.release(lease(), 7n, { owner: true }).annotations, { [instanceAnnotation]: null })
-  assert.deepStrictEqual(Writes.create(author, 7n).annotations, { [instanceAnnotation]: "50-x" })
+  assert.deepStrictEqual(Writes.create(candidate, 7n).annotations, { [instanceAnnotation]: "50-x" })
 })
 
 it("begin renews, and dates the term", () => {
-  assert.deepStrictEqual(Writes.begin(author, lease({ holderIdentity: "me", instance: "50-x" }), 7n, { mark: false }), {
-    holderIdentity: "me",
-    leaseDurationSeconds: 20,
-    renewTime: 7n,
-    acquireTime: 7n
-  })
+  assert.deepStrictEqual(
+    Writes.begin(candidate, lease({ holderIdentity: "me", instance: "50-x" }), 7n, { mark: false }),
+    {
+      holderIdentity: "me",
+      leaseDurationSeconds: 20,
+      renewTime: 7n,
+      acquireTime: 7n
+    }
+  )
 })
 
 describe("release", () => {
@@ -227,7 +233,7 @@ describe("release", () => {
 })
 
 describe("the note", () => {
-  const noting: Writes.Author = { ...author, note: "10.0.0.7" }
+  const noting: Writes.Candidate = { ...candidate, note: "10.0.0.7" }
   const marked = (note?: string) =>
     lease({
       annotations: { [instanceAnnotation]: "50-x", ...(note !== undefined && { [noteAnnotation]: note }) }
@@ -248,10 +254,10 @@ describe("the note", () => {
   })
 
   it("of a predecessor goes, and one's own with the release", () => {
-    assert.strictEqual(of(Writes.take(author, marked("10.0.0.6"), 1n, options)), null)
-    assert.strictEqual(of(Writes.renew(author, marked("10.0.0.6"), 1n, options)), null)
+    assert.strictEqual(of(Writes.take(candidate, marked("10.0.0.6"), 1n, options)), null)
+    assert.strictEqual(of(Writes.renew(candidate, marked("10.0.0.6"), 1n, options)), null)
     assert.strictEqual(of(Writes.release(marked("10.0.0.7"), 1n, options)), null)
     assert.isUndefined(of(Writes.release(marked(), 1n, options)))
-    assert.isUndefined(of(Writes.create(author, 1n)))
+    assert.isUndefined(of(Writes.create(candidate, 1n)))
   })
 })
