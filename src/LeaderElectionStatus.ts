@@ -4,7 +4,6 @@
  * @since 0.1.0
  */
 import type * as Option from "effect/Option"
-import type { TakeoverCause as Cause } from "./internal/protocol/decision.ts"
 import type { LossReason } from "./LeaderElectionError.ts"
 
 /**
@@ -18,7 +17,7 @@ import type { LossReason } from "./LeaderElectionError.ts"
  * @category models
  * @since 0.1.0
  */
-export type TakeoverCause = Cause
+export type TakeoverCause = "created" | "released" | "expired" | "resumed"
 
 /**
  * Where an election stands.

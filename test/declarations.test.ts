@@ -4,7 +4,7 @@
  */
 import { assert, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
-import { mkdirSync, rmSync, writeFileSync } from "node:fs"
+import { globSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -22,11 +22,10 @@ const tsc = (...args: ReadonlyArray<string>) =>
     )
   })
 
-it("the declarations have no errors of their own", { timeout: 60_000 }, async () => {
+it("the declarations have no errors of their own, and name no internal file", { timeout: 60_000 }, async () => {
   rmSync(directory, { recursive: true, force: true })
   const dist = join(directory, "dist")
   assert.strictEqual(await tsc("-p", "tsconfig.build.json", "--emitDeclarationOnly", "--outDir", dist), "")
-  mkdirSync(directory, { recursive: true })
   const config = join(directory, "tsconfig.json")
   writeFileSync(
     config,
@@ -44,4 +43,10 @@ it("the declarations have no errors of their own", { timeout: 60_000 }, async ()
     })
   )
   assert.strictEqual(await tsc("-p", config), "")
+  const internal = globSync(["*.ts", "kubernetes/*.ts", "testing/*.ts"], { cwd: dist }).flatMap((file) =>
+    [...readFileSync(join(dist, file), "utf8").matchAll(/from "[^"]*internal[^"]*"/g)].map(([from]) =>
+      `${file}: ${from}`
+    )
+  )
+  assert.deepStrictEqual(internal, [])
 })

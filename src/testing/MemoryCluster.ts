@@ -22,7 +22,7 @@ import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as LeaseRecord from "../LeaseRecord.ts"
-import { ApiError } from "./internal/apiError.ts"
+import { ApiError } from "./ApiError.ts"
 import type { ApiObject } from "./internal/apiObject.ts"
 import { attach, type ClusterApi, type WatchElement } from "./internal/clusterApi.ts"
 import * as GarbageCollector from "./internal/garbageCollector.ts"
@@ -30,12 +30,22 @@ import * as Objects from "./internal/objects.ts"
 import * as Resources from "./internal/resources.ts"
 
 /**
- * An API call of the garbage collector, and what one came to.
+ * An API call of the garbage collector. `Read` and `ReadAgain` get the Lease (and look its owners up); `Delete` is by
+ * uid and version, `DeleteByUid` by uid alone.
  *
  * @category models
  * @since 0.1.0
  */
-export type { StepName as CollectorCall, StepOutcome as CollectorOutcome } from "./internal/garbageCollector.ts"
+export type CollectorCall = "Read" | "Delete" | "ReadAgain" | "DeleteByUid" | "RemoveReferences" | "RemoveFinalizer"
+
+/**
+ * What a call came to. `Continues`: another call follows. Else the work is over: there was nothing to do (`Kept`), the
+ * object was deleted or changed, or it had gone before (`Gone`).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type CollectorOutcome = "Continues" | "Kept" | "Deleted" | "Changed" | "Gone"
 
 /**
  * A request that the cluster refused, as the API server would: the status code, and the `reason`, `message` and
@@ -138,7 +148,7 @@ export interface CollectorJob {
   readonly namespace: string
   readonly name: string
   readonly uid: string
-  readonly next: GarbageCollector.StepName
+  readonly next: CollectorCall
 }
 
 /**
@@ -149,8 +159,8 @@ export interface CollectorJob {
  */
 export interface CollectorStep {
   readonly job: CollectorJob
-  readonly step: GarbageCollector.StepName
-  readonly outcome: GarbageCollector.StepOutcome
+  readonly step: CollectorCall
+  readonly outcome: CollectorOutcome
 }
 
 /**

@@ -5,6 +5,7 @@
  * @internal
  */
 import type { LossReason } from "../../LeaderElectionError.ts"
+import type { TakeoverCause } from "../../LeaderElectionStatus.ts"
 import type { LeaseRecord } from "../../LeaseRecord.ts"
 import * as Attempts from "./attempts.ts"
 import * as Instance from "./instance.ts"
@@ -19,8 +20,7 @@ export interface CandidateIdentity {
   readonly leaseDuration: bigint
 }
 
-/** How a candidate comes to hold the Lease. */
-export type TakeoverCause = "created" | "released" | "expired" | "resumed"
+export type { TakeoverCause } from "../../LeaderElectionStatus.ts"
 
 export type Decision =
   /** Nothing is known yet. */

@@ -3,34 +3,10 @@
  *
  * @internal
  */
-import * as Data from "effect/Data"
+import { ApiError, type StatusDetails } from "../ApiError.ts"
 import type { ResourceType } from "./resources.ts"
 
-export interface StatusCause {
-  readonly reason: string
-  readonly message: string
-  readonly field?: string
-}
-
-export interface StatusDetails {
-  readonly name?: string
-  readonly group?: string
-  readonly kind?: string
-  readonly uid?: string
-  readonly causes?: ReadonlyArray<StatusCause>
-  readonly retryAfterSeconds?: number
-}
-
-/**
- * A request that the API server refused. `reason` and `details` are missing where the real server leaves them out (its
- * plain 500s have neither, its 400s no details).
- */
-export class ApiError extends Data.TaggedError("ApiError")<{
-  readonly code: number
-  readonly message: string
-  readonly reason?: string | undefined
-  readonly details?: StatusDetails | undefined
-}> {}
+export { ApiError, type StatusCause, type StatusDetails } from "../ApiError.ts"
 
 export const groupResource = (type: ResourceType): string =>
   type.group === "" ? type.plural : `${type.plural}.${type.group}`

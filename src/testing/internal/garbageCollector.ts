@@ -7,21 +7,10 @@
  */
 import * as Equal from "effect/Equal"
 import * as Result from "effect/Result"
+import type { CollectorCall as StepName, CollectorOutcome as StepOutcome } from "../MemoryCluster.ts"
 import type { ApiObject, OwnerRef } from "./apiObject.ts"
 import { foregroundDeletion, type Objects, type WatchEvent } from "./objects.ts"
 import { pods, type ResourceType } from "./resources.ts"
-
-/**
- * An API call of the garbage collector. `Read` and `ReadAgain` get the Lease (and look its owners up); `Delete` is by
- * uid and version, `DeleteByUid` by uid alone.
- */
-export type StepName = "Read" | "Delete" | "ReadAgain" | "DeleteByUid" | "RemoveReferences" | "RemoveFinalizer"
-
-/**
- * What a call came to. `Continues`: another call follows. Else the work is over: there was nothing to do (`Kept`), the
- * object was deleted or changed, or it had gone before (`Gone`).
- */
-export type StepOutcome = "Continues" | "Kept" | "Deleted" | "Changed" | "Gone"
 
 export interface Job {
   readonly id: string
