@@ -462,7 +462,8 @@ const makeGroup = Effect.fnUntraced(function*(
       // First that it leaves, then all programs at once; the member Lease is released after them.
       yield* Effect.addFinalizer(() =>
         Effect.andThen(
-          membership.leave,
+          // The programs do not wait long for a server that does not answer.
+          Effect.timeoutOption(membership.leave, Duration.divideUnsafe(settings.retryPeriod, 4)),
           Effect.suspend(() => {
             list = new Set()
             return FiberMap.clear(campaigns)

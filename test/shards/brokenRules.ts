@@ -136,7 +136,7 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     name: "a member that ends says nothing",
     seenIn: "client-go based sharding",
     within: 500,
-    edits: [shipped("LeaderShards.ts", "Effect.andThen(membership.leave, Effect", "Effect.andThen(Effect.void, Effect")]
+    edits: [shipped("LeaderShards.ts", "Effect.timeoutOption(membership.leave, ", "Effect.timeoutOption(Effect.void, ")]
   },
   {
     name: "a watch that has gone silent is trusted",
@@ -151,9 +151,9 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     edits: [
       shipped(
         "internal/shards/group.ts",
-        "lease.holderIdentity === \"\" || expiresAt <= now",
-        "lease.holderIdentity === \"\" || expiresAt <= now || (lease.holderIdentity !== this.options.identity && " +
-          "![...this.seen.values()].some((other) => !isMember(other.lease) && other.lease.holderIdentity === lease.holderIdentity))"
+        "        expiresAt <= now\n      ) {",
+        "        expiresAt <= now || (lease.holderIdentity !== this.options.identity && " +
+          "![...this.seen.values()].some((other) => !isMember(other.lease) && other.lease.holderIdentity === lease.holderIdentity))\n      ) {"
       )
     ]
   }

@@ -5,8 +5,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { readFileSync } from "node:fs"
 import { Worker } from "node:worker_threads"
 import { apply } from "../simulation/brokenRules.ts"
-import { brokenRules } from "./brokenRules.ts"
+import { brokenInShippedCode, brokenRules } from "./brokenRules.ts"
 import { simulate } from "./scenarios.ts"
+import { simulate as simulateCode } from "./Simulation.ts"
 import type { Job, Report } from "./worker.ts"
 
 const runs = 2000
@@ -41,8 +42,30 @@ describe("model", () => {
   })
 })
 
+describe("shipped code", () => {
+  it("no run violates an invariant", { timeout: 180_000 }, () => {
+    const began = performance.now()
+    let ran = 0
+    for (let seed = 1; seed <= 60 && (ran < 8 || performance.now() - began < budget); seed++) {
+      const { violation } = simulateCode(seed)
+      assert.isUndefined(
+        violation,
+        `${violation?.message} (npm run simulate:shards -- --what code --seed ${seed} --trace)`
+      )
+      ran++
+    }
+    assert.isAtLeast(ran, 8)
+  })
+
+  it("a seed replays exactly", { timeout: 60_000 }, () => {
+    const first = simulateCode(4, { trace: true })
+    assert.isAbove(first.timeline.length, 15)
+    assert.deepStrictEqual(simulateCode(4, { trace: true }).timeline, first.timeline)
+  })
+})
+
 describe("broken rules of the shards", () => {
-  it.each(brokenRules)("still fits the sources: $name", (rule) => {
+  it.each([...brokenRules, ...brokenInShippedCode])("still fits the sources: $name", (rule) => {
     for (const { file } of rule.edits) {
       const source = readFileSync(new URL(`../../src/${file}`, import.meta.url), "utf8")
       assert.notStrictEqual(apply(rule, file, source), source)
