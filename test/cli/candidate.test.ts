@@ -38,8 +38,8 @@ const start = Effect.fnUntraced(function*(identity: string, given?: Partial<Cand
     { startImmediately: true }
   )
   const events = () =>
-    lines.map((line): CandidateEvent => Option.getOrThrow(decodeLine(line))).map(({ cause, event, leader }) =>
-      [event, ...(leader === null ? [] : [leader]), ...(cause === undefined ? [] : [cause])].join(" ")
+    lines.map((line): CandidateEvent => Option.getOrThrow(decodeLine(line))).map(({ cause, event, leader, reason }) =>
+      [event, leader, cause, reason].filter((part) => part != null).join(" ")
     )
   return { lines, events, fiber }
 })
@@ -70,7 +70,7 @@ describe("candidate", () => {
         "idle",
         "following",
         "following a",
-        "holding a created",
+        "pending a created",
         "leading a created",
         "ending a",
         "ended a",
@@ -99,7 +99,7 @@ describe("candidate", () => {
         "idle",
         "following",
         "following a",
-        "holding a created",
+        "pending a created",
         "leading a created"
       ])
       yield* Fiber.interrupt(a.fiber)

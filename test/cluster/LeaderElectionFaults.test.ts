@@ -28,7 +28,7 @@ describe.concurrent("a leader whose connection", () => {
       const { at, lease } = trial.lastRenewal(leader)
       await proxy.set(mode)
       const ended = await leader.first("ended")
-      assert.strictEqual((await leader.first("lost")).cause, "RenewDeadlineExceeded")
+      assert.strictEqual((await leader.first("lost")).reason, "RenewDeadlineExceeded")
       // Each renewal carries the leader's own time at its start; the witness saw it later.
       const sent = Date.parse(lease.spec.renewTime!)
       assertBetween(
@@ -97,7 +97,7 @@ describe.concurrent("a Lease that is", () => {
     await trial.admin.deleteLease(trial.namespace, leaseName)
     const deleted = await trial.observer.waitFor(({ type }) => type === "DELETED")
     const lost = await leader.first("lost")
-    assert.strictEqual(lost.cause, "LeaseDeleted")
+    assert.strictEqual(lost.reason, "LeaseDeleted")
     assertBetween("from the deletion to the term's end", lost.at - deleted.at, -200, 500)
     const created = await trial.observer.waitFor(({ at, type }) => type === "ADDED" && at > deleted.at)
     const lines = leader.process.lines.length
@@ -119,7 +119,7 @@ describe.concurrent("a Lease that is", () => {
     })
     const stolen = await trial.observer.waitFor(({ lease }) => lease.spec.holderIdentity === "thief")
     const lost = await leader.first("lost")
-    assert.strictEqual(lost.cause, "LeaseTaken")
+    assert.strictEqual(lost.reason, "LeaseTaken")
     assertBetween("from the theft to the term's end", lost.at - stolen.at, -200, 500)
     const lines = leader.process.lines.length
     const next = await Promise.race([follower.first("leading"), leader.first("leading", 20_000, lines)])
@@ -163,7 +163,7 @@ describe.concurrent("a Lease that is", () => {
     await trial.empty()
     const emptied = await trial.observer.waitFor(({ lease }) => lease.spec.holderIdentity === undefined)
     const lost = await leader.first("lost")
-    assert.strictEqual(lost.cause, "LeaseTaken")
+    assert.strictEqual(lost.reason, "LeaseTaken")
     assertBetween("from the edit to the term's end", lost.at - emptied.at, -200, 500)
     const lines = leader.process.lines.length
     const next = await Promise.race([follower.first("leading"), leader.first("leading", 20_000, lines)])

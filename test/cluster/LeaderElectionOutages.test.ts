@@ -89,7 +89,7 @@ describe.concurrent("nobody ends", () => {
     const { follower, leader } = await trial.pair()
     await trial.admin.putRole(trial.namespace, "candidate", [])
     const lost = await leader.first("lost", 20_000)
-    assert.strictEqual(lost.cause, "RenewDeadlineExceeded")
+    assert.strictEqual(lost.reason, "RenewDeadlineExceeded")
     await sleep(30_000)
     const lines = [leader, follower].map(({ process }) => process.lines.length)
     await trial.admin.putRole(trial.namespace, "candidate", leaseRules(leaseName))

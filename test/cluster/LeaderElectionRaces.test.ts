@@ -136,7 +136,9 @@ describe("races", () => {
     const show = (name: string) =>
       [one, two].flatMap((many) => many.process.values.filter(({ lease }) => lease === name))
         .toSorted((left, right) => left.mono - right.mono)
-        .map(({ cause, event, identity, mono }) => `\n${mono.toFixed(1)} ${identity} ${event} ${cause ?? ""}`).join("")
+        .map(({ cause, event, identity, mono, reason }) =>
+          `\n${mono.toFixed(1)} ${identity} ${event} ${cause ?? reason ?? ""}`
+        ).join("")
     for (let round = 1; round <= rounds; round++) {
       const began = monotonicNow()
       // The dead leader's last sign of life, which also ends the term of the round before: from here both wait the same.

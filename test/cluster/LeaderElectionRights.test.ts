@@ -115,7 +115,7 @@ describe.concurrent("a missing right", () => {
       await trial.admin.putRole(trial.namespace, "candidate", rules.filter(({ verbs }) => verbs.length > 0))
       const candidate = await trial.candidate()
       const error = await candidate.first("error", patience + 20_000)
-      assert.strictEqual(error.cause, "LeaseRefused")
+      assert.strictEqual(error.reason, "LeaseRefused")
       // An API server that starts refuses for a while, and a Role may be in the middle of being replaced.
       assertBetween(
         "from the campaign's start to the error",

@@ -53,7 +53,7 @@ describe("status", () => {
       env: cleanEnvironment()
     })
     await using ours = start("candidate", "--kubeconfig", kubeconfig, "--name", "ours", "--identity", "me")
-    await ours.until(({ stdout }) => stdout.includes(`"event":"holding"`))
+    await ours.until(({ stdout }) => stdout.includes(`"event":"pending"`))
     await admin.waitForLease(namespace, "go", (lease) => lease?.spec.holderIdentity === "gopher")
 
     await using json = start("status", "--kubeconfig", kubeconfig, "-o", "json")

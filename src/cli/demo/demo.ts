@@ -140,7 +140,7 @@ export const demo = Effect.fnUntraced(
     // --- The candidates ---
 
     const run = Effect.runSyncWith(yield* Effect.context<never>())
-    const surroundings: Replica.Surroundings = {
+    const setup: Replica.Setup = {
       name,
       namespace,
       leaseDuration: `${leaseDuration}s`,
@@ -154,7 +154,7 @@ export const demo = Effect.fnUntraced(
         }
       }
     }
-    const start = (replica: Replica.Replica) => Replica.start(replica, surroundings)
+    const start = (replica: Replica.Replica) => Replica.start(replica, setup)
     const waitFor = <A>(what: string, find: () => A | undefined): Effect.Effect<A, CommandFailure> =>
       Effect.gen(function*() {
         while (true) {
@@ -243,7 +243,7 @@ export const demo = Effect.fnUntraced(
 
     // --- What came of it ---
 
-    const { problems, terms } = judge(readJournal(journal), surroundings.exits)
+    const { problems, terms } = judge(readJournal(journal), setup.exits)
     // On a machine that is too busy a leader may be lost in between: that breaks no promise.
     const broken = terms.length >= handovers.length
       ? problems
@@ -267,15 +267,15 @@ export const demo = Effect.fnUntraced(
   Effect.scoped
 )
 
-/** A line for what a candidate tells, where it matters to who watches. */
+/** A line for what a candidate reports, where it matters on the screen. */
 const describe = (event: CandidateEvent): string | undefined => {
   switch (event.event) {
-    case "holding":
+    case "pending":
       return `holds the Lease (${event.cause}), and waits until no earlier leader can be left`
     case "leading":
       return `leads (${event.cause}), fencing token ${event.fencingToken}`
     case "lost":
-      return `has lost its term (${event.cause}): its program is stopped`
+      return `has lost its term (${event.reason}): its program is stopped`
     case "ending":
       return "ends its program"
     case "error":

@@ -60,7 +60,7 @@ const phaseOf = (replica: Replica): Phase | undefined => {
     case "lost":
     case "ending":
       return "ends"
-    case "holding":
+    case "pending":
       return replica.cut ? "cut" : "holds"
     case "started":
     case "idle":
@@ -102,7 +102,7 @@ export const setCut = (replica: Replica, cut: boolean): Effect.Effect<void> =>
     draw(replica, yield* now)
   })
 
-export interface Surroundings {
+export interface Setup {
   readonly name: string
   readonly namespace: string
   readonly leaseDuration: string
@@ -126,18 +126,18 @@ function isExecutable(): boolean {
 const script: ReadonlyArray<string> = isExecutable() ? [] : [process.argv[1] ?? ""]
 
 /** Starts the replica's process. It is asked to end, and waited for, when the scope closes. */
-export const start = Effect.fnUntraced(function*(replica: Replica, surroundings: Surroundings) {
+export const start = Effect.fnUntraced(function*(replica: Replica, setup: Setup) {
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
   const handle = yield* spawner.spawn(ChildProcess.make(process.execPath, [
     ...process.execArgv,
     ...script,
     "candidate",
     `--kubeconfig=${replica.kubeconfig}`,
-    `--namespace=${surroundings.namespace}`,
-    `--name=${surroundings.name}`,
+    `--namespace=${setup.namespace}`,
+    `--name=${setup.name}`,
     `--identity=${replica.label}`,
-    `--lease-duration=${surroundings.leaseDuration}`,
-    `--journal=${surroundings.journal}`,
+    `--lease-duration=${setup.leaseDuration}`,
+    `--journal=${setup.journal}`,
     "--step=50ms",
     "--ending=200ms",
     `--parent=${process.pid}`
@@ -154,7 +154,7 @@ export const start = Effect.fnUntraced(function*(replica: Replica, surroundings:
       replica.event = event.event
       replica.fencingToken = event.fencingToken ?? replica.fencingToken
       draw(replica, event.mono)
-      surroundings.onEvent(replica, event)
+      setup.onEvent(replica, event)
     }
   }
   const lines = handle.stdout.pipe(
@@ -176,7 +176,7 @@ export const start = Effect.fnUntraced(function*(replica: Replica, surroundings:
     // Fails where a signal has ended it: gone is gone.
     yield* Effect.exit(handle.exitCode)
     const at = yield* now
-    surroundings.exits.set(handle.pid, at)
+    setup.exits.set(handle.pid, at)
     return at
   })
   // What it has written last may be read after it is gone.

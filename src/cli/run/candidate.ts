@@ -74,8 +74,8 @@ export const candidate = Effect.fnUntraced(
 
       const end = Effect.gen(function*() {
         const status = yield* election.status
-        const cause = status._tag === "Ending" ? status.reason : undefined
-        yield* cause === undefined ? act("ending", term) : act("lost", { ...term, cause })
+        const reason = status._tag === "Ending" ? status.reason : undefined
+        yield* reason === undefined ? act("ending", term) : act("lost", { ...term, reason })
         yield* Effect.sleep(behaviour.ending)
         yield* act("ended", term)
       })
@@ -107,7 +107,7 @@ export const candidate = Effect.fnUntraced(
           case "Following":
             return emit("following")
           case "Pending":
-            return emit("holding", { cause: status.cause })
+            return emit("pending", { cause: status.cause })
           default:
             // Told by the leader program itself.
             return Effect.void
@@ -129,7 +129,7 @@ export const candidate = Effect.fnUntraced(
     yield* emit("started")
     yield* Effect.forkScoped(tellStatus, { startImmediately: true })
     return yield* whileLeadingForever(program).pipe(
-      Effect.tapError((error) => emit("error", { cause: error.reason._tag, message: error.message })),
+      Effect.tapError((error) => emit("error", { reason: error.reason._tag, message: error.message })),
       Effect.ensuring(emit("exit"))
     )
   },

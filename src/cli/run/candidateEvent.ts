@@ -9,7 +9,7 @@ import * as Schema from "effect/Schema"
 
 /**
  * - `started`: the settings are complete; the campaign begins.
- * - `idle`, `following`, `holding`: as in `LeaderElectionStatus`. `following`
+ * - `idle`, `following`, `pending`: as in `LeaderElectionStatus`. `following`
  *   comes again when another candidate is seen to lead.
  * - `leading`: the leader program has begun.
  * - `step`: the leader program has asked whether it still leads, and gone on.
@@ -32,7 +32,7 @@ export const CandidateEvent = Schema.Struct({
     "started",
     "idle",
     "following",
-    "holding",
+    "pending",
     "leading",
     "step",
     "lost",
@@ -50,8 +50,10 @@ export const CandidateEvent = Schema.Struct({
   /** Of the term; decimal, because it may be more than a JSON number can hold. */
   fencingToken: Schema.optional(Schema.String),
   transitions: Schema.optional(Schema.Number),
-  /** Of `holding` and `leading`: how the Lease was taken. Of `lost`: why the term ended. Of `error`: its reason. */
+  /** Of `pending` and `leading`: how the Lease was taken. */
   cause: Schema.optional(Schema.String),
+  /** Of `lost`: why the term was lost. Of `error`: its reason. */
+  reason: Schema.optional(Schema.String),
   /** For how long the leadership is valid without another renewal. */
   remainingMs: Schema.optional(Schema.Number),
   message: Schema.optional(Schema.String)

@@ -49,6 +49,7 @@ export interface ManyEvent {
   readonly leader: string | null
   readonly fencingToken?: string
   readonly cause?: string
+  readonly reason?: string
 }
 
 const work: Work = JSON.parse(readFileSync(process.argv[2]!, "utf8"))
@@ -62,7 +63,12 @@ const run = Effect.fnUntraced(function*(candidate: Work["candidates"][number], i
   const clock = yield* Clock.Clock
   const emit = (
     event: ManyEvent["event"],
-    fields: { readonly leader?: string; readonly fencingToken?: string; readonly cause?: string } = {}
+    fields: {
+      readonly leader?: string
+      readonly fencingToken?: string
+      readonly cause?: string
+      readonly reason?: string
+    } = {}
   ) =>
     Effect.sync(() => {
       const value: ManyEvent = {
@@ -104,8 +110,8 @@ const run = Effect.fnUntraced(function*(candidate: Work["candidates"][number], i
       yield* Effect.onExit(Effect.never, () =>
         Effect.gen(function*() {
           const status = yield* election.status
-          const cause = status._tag === "Ending" ? status.reason : undefined
-          yield* cause === undefined ? emit("ending") : emit("lost", { cause })
+          const reason = status._tag === "Ending" ? status.reason : undefined
+          yield* reason === undefined ? emit("ending") : emit("lost", { reason })
           yield* emit("ended")
         }))
     }))
