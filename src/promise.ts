@@ -33,11 +33,13 @@ import * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
 import type { KubernetesConfigError } from "./kubernetes/KubernetesError.ts"
 import * as KubernetesLeaderElection from "./kubernetes/KubernetesLeaderElection.ts"
 import * as KubernetesLeaderElections from "./kubernetes/KubernetesLeaderElections.ts"
+import * as KubernetesLeaderShards from "./kubernetes/KubernetesLeaderShards.ts"
 import * as LeaderElection from "./LeaderElection.ts"
 import { LeaderElectionError, LeadershipLost } from "./LeaderElectionError.ts"
 import * as LeaderElections from "./LeaderElections.ts"
 import type { LeaderElectionStatus } from "./LeaderElectionStatus.ts"
 import * as LeaderHealth from "./LeaderHealth.ts"
+import * as LeaderShards from "./LeaderShards.ts"
 import * as Leadership from "./Leadership.ts"
 
 /**
@@ -315,6 +317,101 @@ export const makeElections = (options: ElectionsOptions = {}): Elections => {
       ),
     close: () => runtime.dispose()
   }
+}
+
+// -----------------------------------------------------------------------------
+// Shards
+// -----------------------------------------------------------------------------
+
+/**
+ * What {@link runShards} leads, and the settings of its Leases. What is left out
+ * is read from the environment; the group is LEADER_ELECTION_NAME.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface RunShardsOptions extends Omit<RunAsLeaderOptions, "name" | "again" | "onStatus" | "watch"> {
+  /** The name of the group, the same for all replicas. */
+  readonly group?: string | undefined
+  /** What the replicas of one rollout have in common; LEADER_ELECTION_GENERATION by default. */
+  readonly generation?: string | undefined
+  /** The names of the shards: a list, or lists as they change. */
+  readonly shards: Iterable<string> | AsyncIterable<Iterable<string>>
+  /** Given this replica's view once it takes part: for readiness, and for people. */
+  readonly onStart?: ((group: ShardsHandle) => void) | undefined
+}
+
+/**
+ * This replica as a member of a group of shards.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ShardsHandle {
+  /** The shards whose programs run here. */
+  readonly leads: ReadonlyArray<string>
+  /** Whether the others have seen this replica: the readiness of its Pod. */
+  readonly ready: boolean
+  /** Gives up everything in good order, and takes nothing while another replica stays. */
+  readonly drain: () => Promise<void>
+}
+
+/**
+ * Leads this replica's part of the shards until `signal` is aborted, and then
+ * releases them: each shard has one leader, and every replica leads about as
+ * many. A program that throws is run again after a second, doubled each time to
+ * a minute; it ends no other.
+ *
+ * **Example** (A worker for each tenant)
+ *
+ * ```ts
+ * import { runShards } from "effect-kubernetes-leader-election/promise"
+ *
+ * declare const serve: (tenant: string, signal: AbortSignal) => Promise<void>
+ *
+ * await runShards(
+ *   { group: "tenants", shards: ["red", "green", "blue"] },
+ *   (tenant, _, signal) => serve(tenant, signal)
+ * )
+ * ```
+ *
+ * @category running
+ * @since 0.2.0
+ */
+export const runShards = (
+  options: RunShardsOptions,
+  lead: (shard: string, leadership: LeadershipHandle, signal: AbortSignal) => unknown
+): Promise<never> => {
+  const { context, kubeconfig, onLog, onStart, shards, signal, ...settings } = options
+  return toPromise(
+    Effect.gen(function*() {
+      const group = yield* LeaderShards.LeaderShards
+      onStart?.({
+        get leads() {
+          return Array.from(Effect.runSync(group.status).leads)
+        },
+        get ready() {
+          return Effect.runSync(group.ready)
+        },
+        drain: () => Effect.runPromise(group.drain)
+      })
+      return yield* group.run({
+        shards: Symbol.asyncIterator in shards
+          ? Stream.orDie(Stream.fromAsyncIterable(shards, (error) => error))
+          : shards,
+        lead: (shard) =>
+          Effect.flatMap(
+            Leadership.Leadership,
+            (leadership) => run(leadership, (handle, aborted) => lead(shard, handle, aborted), signal)
+          )
+      })
+    }).pipe(
+      Effect.provide(Layer.provide(KubernetesLeaderShards.layer(settings), layerClient({ kubeconfig, context }))),
+      Effect.provide(layerLogging(onLog))
+    ),
+    Effect.runPromiseExit,
+    signal
+  )
 }
 
 // -----------------------------------------------------------------------------

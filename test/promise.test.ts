@@ -9,6 +9,8 @@ import {
   makeTestTerm,
   metrics,
   runAsLeader,
+  runShards,
+  type ShardsHandle,
   type Status
 } from "effect-kubernetes-leader-election/promise"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
@@ -208,3 +210,39 @@ it("a test decides when its term is lost", () => {
     assert.deepStrictEqual([error.code, error.reason], ["LeadershipLost", "SteppedDown"])
   }
 })
+
+it.live("shares shards between replicas, and releases them when its signal is aborted", () =>
+  withServer(async ({ server, settings }) => {
+    const begun: Array<string> = []
+    const leave = new AbortController()
+    const handles: Array<ShardsHandle> = []
+    const replica = (identity: string) =>
+      runShards(
+        {
+          kubeconfig: settings.kubeconfig,
+          namespace: settings.namespace,
+          newLease: settings.newLease,
+          onLog: settings.onLog,
+          group: "tenants",
+          identity,
+          leaseDuration: "3 seconds",
+          shards: ["red", "green", "blue", "yellow"],
+          signal: leave.signal,
+          onStart: (handle) => handles.push(handle)
+        },
+        (shard, leadership, signal) => {
+          leadership.ensure()
+          begun.push(`${identity} ${shard}`)
+          return new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()))
+        }
+      ).catch((error: unknown) => error)
+    const ended = Promise.all([replica("a"), replica("b")])
+    while (handles.length < 2 || handles.some(({ leads, ready }) => leads.length !== 2 || !ready)) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    assert.strictEqual(new Set(begun.map((text) => text.split(" ")[1])).size, 4)
+    leave.abort(new Error("the end"))
+    assert.deepStrictEqual((await ended).map(String), ["Error: the end", "Error: the end"])
+    const leases = await Effect.runPromise(server.cluster.leases())
+    assert.deepStrictEqual(leases.filter(({ holderIdentity }) => holderIdentity !== ""), [])
+  }))
