@@ -82,37 +82,49 @@ export interface Election {
   readonly news: Latch.Latch
   /** Opens when anything is known of the Lease. */
   readonly known: Latch.Latch
-  /** Versions have stepped back: etcd was restored. */
-  rewound: boolean
-  /** Completed when the claim that is held is lost; another one for each claim. */
+  /** What the protocol knows, and what is shown of it: the cell, changed by {@link advance} alone. */
+  readonly state: State
+
+  // --- Beside the cell. Nothing that is shown follows from these, so that a change of one wakes nobody.
+
+  // Signals: a Deferred is completed once, so that each claim, and each campaign, gets a new one.
+  /** Completed when the claim that is held is lost. */
   loss: Deferred.Deferred<LossReason>
   /** Fails with a defect of any fiber that works for this campaign. */
   defect: Deferred.Deferred<never>
-  state: State
   /** Why this campaign cannot succeed, where refusals have lasted too long. */
   refused: LeaderElectionError | undefined
-  readonly streaks: Map<LeaseVerb, Streak>
+  /** Versions have stepped back (etcd was restored): a note to the watch, which takes it. */
+  rewound: boolean
+  /** Called at once when the validity of a term was prolonged or is over: registered by what supervises the term. */
+  onMove: () => void
   readonly confirmations: Set<Confirmation>
-  readonly leaderless: Leaderless
+  /** The refusals that follow one another, by verb. */
+  readonly streaks: Map<LeaseVerb, Streak>
+
+  // Counters: what they have given out is never given out again, whatever becomes of a campaign or a claim.
   /** The last renewTime that was written, and the last instance id that was made: the next are later. */
   lastWritten: bigint
   lastInstance: bigint
   lastRequest: number
-  /** When the last read began. */
+  /** When the last read began; one that was answered is no longer in its series. */
   lastRead: bigint
+
+  // What outlives a campaign, because it was found out about this process and not about the Lease.
   /** An admission plugin does not let this process change the owner: write without. */
   ownerRefused: boolean
   /** Our Pod does not exist: a Lease created in its name lives for milliseconds. */
   createNotBefore: bigint
   /** After stepping down: until then, or until another leads. */
   standBackUntil: bigint | undefined
-  /** The free Lease that is to be taken, and how long it is left to others. */
+  /** The free Lease that is to be taken, and how long it is left to others: drawn once, by a program of the user's. */
   free: { readonly since: bigint; readonly deference: Deference; readonly sign: string } | undefined
+
+  // For the metrics and the log alone.
+  readonly leaderless: Leaderless
   /** The least validity that was left at a renewal of this claim. */
   worst: bigint
   warnedOfDuration: boolean
-  /** Called at once when the validity of a term was prolonged or is over. */
-  onMove: () => void
 }
 
 interface Leaderless {
@@ -214,7 +226,8 @@ export const advance = (election: Election, f: (state: State) => State, now: Mom
   if (after === before) {
     return false
   }
-  election.state = after
+  const cell: { state: State } = election
+  cell.state = after
   const { claim } = after
   if (claim !== undefined && before.claim !== claim) {
     onClaim(election, before.claim, claim, now)

@@ -99,6 +99,15 @@ describe("the end of an attempt", () => {
   })
 })
 
+describe("uncontested", () => {
+  it("the next conflict is a first one, and nothing else changes", () => {
+    const contested = Attempts.conflicted(series(5, 7), 5, seconds(8))
+    assert.deepStrictEqual(Attempts.uncontested(contested), { ...contested, conflicts: 0 })
+    const before = series(5)
+    assert.strictEqual(Attempts.uncontested(before), before)
+  })
+})
+
 describe("living", () => {
   const table: ReadonlyArray<[string, Partial<Attempts.Attempt>, LeaseRecord | "absent" | "unknown", boolean]> = [
     ["nothing known", {}, "unknown", true],

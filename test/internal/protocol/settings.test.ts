@@ -482,6 +482,81 @@ describe("settings", () => {
       )
     })
 
+    it("name the setting, its variable, the value and the remedy, whole", () => {
+      const name = "give the name of the Lease, the same for all replicas: at most 253 small letters, digits, " +
+        "\"-\" and \".\", such as LEADER_ELECTION_NAME=my-service"
+      assert.deepStrictEqual(problems({}, { KUBERNETES_SERVICE_HOST: "10.96.0.1" }), [
+        `name (LEADER_ELECTION_NAME) is not set: ${name}`,
+        "namespace (LEADER_ELECTION_NAMESPACE) is not set: give the namespace of the Lease, or add to the container's " +
+        "env: { name: POD_NAMESPACE, valueFrom: { fieldRef: { fieldPath: metadata.namespace } } }",
+        "pod.name (POD_NAME) is not set: in a cluster the Lease names its leader's Pod; add to the container's env: " +
+        "{ name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }",
+        "pod.uid (POD_UID) is not set: in a cluster the Lease names its leader's Pod; add to the container's env: " +
+        "{ name: POD_UID, valueFrom: { fieldRef: { fieldPath: metadata.uid } } }"
+      ])
+      assert.deepStrictEqual(problems({ pod: { name: "a", uid: "$(X)" } }, { LEADER_ELECTION_IDENTITY: " " }), [
+        `name (LEADER_ELECTION_NAME) is not set: ${name}`,
+        "namespace (LEADER_ELECTION_NAMESPACE) is not set: give the namespace of the Lease: at most 63 small letters, " +
+        "digits and \"-\", such as LEADER_ELECTION_NAMESPACE=default",
+        "pod.uid (POD_UID) is \"$(X)\": the variable in it was not replaced (define it above this one, and write " +
+        "$(VARIABLE)): add to the container's env: { name: POD_UID, valueFrom: { fieldRef: { fieldPath: metadata.uid } } }",
+        "identity (LEADER_ELECTION_IDENTITY) is \" \", only white space: give every process its own, or none: it is then " +
+        "made from POD_NAME and POD_UID"
+      ])
+      assert.deepStrictEqual(problems({ name: "a", namespace: "b" }, { POD_NAME: "a" }), [
+        "pod.uid (POD_UID) is not set: of POD_NAME and POD_UID give both, or neither"
+      ])
+      assert.deepStrictEqual(problems({ namespace: "A", leaseDuration: "0.5s" }, base), [
+        "namespace (LEADER_ELECTION_NAMESPACE) is \"A\": give the namespace of the Lease, or add to the container's env: " +
+        "{ name: POD_NAMESPACE, valueFrom: { fieldRef: { fieldPath: metadata.namespace } } }",
+        "leaseDuration (LEADER_ELECTION_LEASE_DURATION) is \"0.5s\": a Lease holds whole seconds, and less than 2 is the " +
+        "mark of a release; give 2s"
+      ])
+      assert.deepStrictEqual(problems({ renewInterval: 1n, retryPeriod: Duration.millis(49) }, base), [
+        "renewInterval (LEADER_ELECTION_RENEW_INTERVAL) is 1 (a bigint in code is nanoseconds): give 50ms or more (a " +
+        "bare number in a variable is seconds, and in code milliseconds)",
+        "retryPeriod (LEADER_ELECTION_RETRY_PERIOD) is 49ms: give 50ms or more (a bare number in a variable is " +
+        "seconds, and in code milliseconds)"
+      ])
+    })
+
+    it("show at most 300 characters of a value", () => {
+      assert.include(problems({ name: `A${long(299)}` }, base)[0]!, `is "A${long(299)}": `)
+      assert.include(problems({ name: `A${long(300)}` }, base)[0]!, `is "A${long(299)}…": `)
+    })
+
+    it("find no missing part in words that only contain one", () => {
+      for (const identity of ["null-1", "undefined.a", "nullable", "--", "a_null"]) {
+        assert.strictEqual(settings({ identity }, base).identity, identity)
+      }
+      for (const identity of ["null.undefined", "-null-", "null/null"]) {
+        assert.include(problems({ identity }, base)[0]!, "a value that it was made from is missing")
+      }
+    })
+
+    it("are warnings where a program has little time to end", () => {
+      assert.deepStrictEqual(succeed({ renewDeadline: "13.5s" }, base).warnings, [])
+      assert.deepStrictEqual(succeed({ renewDeadline: "13501ms" }, base).warnings, [
+        "renewDeadline (LEADER_ELECTION_RENEW_DEADLINE) is 13.501s of 15s: a program that loses its term has only " +
+        "749ms to end in before that is an overrun"
+      ])
+    })
+
+    it.each<[text: string, watch: boolean]>([
+      ["true", true],
+      ["yes", true],
+      ["on", true],
+      ["1", true],
+      ["y", true],
+      ["false", false],
+      ["no", false],
+      ["off", false],
+      ["0", false],
+      ["n", false]
+    ])("none: watch %j", (text, watch) => {
+      assert.strictEqual(settings({}, { ...base, LEADER_ELECTION_WATCH: text }).watch, watch)
+    })
+
     it("are warnings where a lease is short", () => {
       assert.deepStrictEqual(succeed({ leaseDuration: "5 seconds" }, base).warnings, [])
       const { warnings } = succeed({ leaseDuration: "4 seconds" }, base)
