@@ -56,7 +56,7 @@ export interface CandidateOptions {
   readonly pod?: Pod
   /** Whatever else POD_UID is to say. */
   readonly podUid?: string
-  /** By default as a Pod; with `through`, or with `"kubeconfig"`, by a kubeconfig. */
+  /** By default as a Pod, whose Lease names it as owner; else by a kubeconfig. */
   readonly connection?: "inCluster" | "kubeconfig"
   /** A proxy in front of the API server. */
   readonly through?: { readonly url: string; readonly ca?: string }
@@ -151,12 +151,16 @@ export class Trial implements AsyncDisposable {
       await this.admin.createPod(this.namespace, options.name ?? `${leaseName}-${++this.pods}`)
     const name = pod.metadata.name
     const token = options.token ?? this.token
-    const inCluster = options.through === undefined && (options.connection ?? "inCluster") === "inCluster"
-    const directory = inCluster
-      ? await cluster.writeServiceAccountFiles({ token, namespace: this.namespace })
+    const { connection = "inCluster", through } = options
+    const directory = connection === "inCluster"
+      ? await cluster.writeServiceAccountFiles({
+        token,
+        namespace: this.namespace,
+        ...(through?.ca !== undefined && { ca: through.ca })
+      })
       : undefined
+    const server = through === undefined ? undefined : new URL(through.url)
     const uid = options.podUid ?? pod.metadata.uid
-    const { through } = options
     const process = JsonLinesProcess.start<CandidateEvent>({
       name,
       command: globalThis.process.execPath,
@@ -173,8 +177,8 @@ export class Trial implements AsyncDisposable {
           }
           : {
             SERVICE_ACCOUNT_DIRECTORY: directory,
-            KUBERNETES_SERVICE_HOST: cluster.host,
-            KUBERNETES_SERVICE_PORT: `${cluster.port}`
+            KUBERNETES_SERVICE_HOST: server?.hostname ?? cluster.host,
+            KUBERNETES_SERVICE_PORT: server?.port ?? `${cluster.port}`
           }),
         POD_NAME: name,
         POD_UID: uid,
