@@ -139,6 +139,11 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
         "internal/protocol/decision.ts",
         "  const own = lease.holderIdentity === candidate.identity\n",
         "  const own = lease.holderIdentity.split(\"_\")[0] === candidate.identity.split(\"_\")[0]\n"
+      ),
+      edit(
+        "internal/protocol/instance.ts",
+        "JSON.stringify([identity, podUid ?? null])",
+        "JSON.stringify([identity.split(\"_\")[0]])"
       )
     ]
   },
