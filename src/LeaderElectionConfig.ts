@@ -197,7 +197,7 @@ export const ReadsEnvironment: Context.Reference<boolean> = Context.Reference<bo
 )
 
 /**
- * What tells this process from others where it runs in no Pod: the identity is
+ * What distinguishes this process from others where it runs in no Pod: the identity is
  * made from it there.
  *
  * @category references

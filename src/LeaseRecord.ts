@@ -101,7 +101,7 @@ export interface LeaseWrite {
 
 /**
  * The annotation that carries the instance id of the campaign that holds the
- * Lease: it tells two processes with one identity apart.
+ * Lease: it distinguishes two processes with one identity.
  *
  * @category annotations
  * @since 0.1.0
@@ -190,8 +190,8 @@ const decodeWire = Schema.decodeUnknownEffect(WireLease)
  * **Details**
  *
  * Missing, `null` and empty fields become what {@link LeaseRecord} documents; a
- * time that is no `MicroTime` counts as missing, since nothing is ever decided
- * by comparing it with a clock. Fails where the object is no Lease at all (no
+ * time that is not a `MicroTime` counts as missing, since nothing is ever decided
+ * by comparing it with a clock. Fails where the object is not a Lease at all (no
  * name, no uid, no decimal resourceVersion).
  *
  * @category codecs

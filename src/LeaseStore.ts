@@ -63,7 +63,7 @@ export type LeaseChange =
  */
 export class LeaseStore extends Context.Service<LeaseStore, {
   /**
-   * Where the Leases are, for messages and to tell two stores apart: the URL of
+   * Where the Leases are, for messages and to distinguish two stores: the URL of
    * the API server, or a name that no other store in this process has.
    */
   readonly server: string

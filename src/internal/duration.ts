@@ -34,7 +34,7 @@ const long = /^(\d+(?:\.\d+)?) (nano|micro|milli|second|minute|hour|day|week)s?$
 /** What {@link parse} reads, for messages. */
 export const examples = "15s, 500ms, 1m30s, 15 seconds, or plain seconds such as 15 or 2.5"
 
-// Digits beyond the nanosecond are dropped: no clock here can tell them apart.
+// Digits beyond the nanosecond are dropped: no clock here shows them.
 const toNanos = (number: string, unit: string): bigint => {
   const [whole = "", fraction = ""] = number.split(".")
   return BigInt(whole + fraction) * nanosPer[unit]! / 10n ** BigInt(fraction.length)

@@ -53,7 +53,7 @@ export const make = (options: Options): (snapshots: ReadonlyArray<Metric.Metric.
     }
 
     const count = (id: string, attributes: Readonly<Record<string, string>>, value: number | bigint) => {
-      // What is omitted from the name still tells two series apart.
+      // What is omitted from the name still distinguishes two series.
       const key = JSON.stringify([id, Object.entries(attributes).sort()])
       const before = sent.get(key)
       const delta = typeof value === "bigint" ? value - BigInt(before ?? 0) : value - Number(before ?? 0)

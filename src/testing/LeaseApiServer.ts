@@ -323,18 +323,18 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
           exchange.response.write(`${JSON.stringify(line)}\n`)
         }
       })
-    let told = since ?? (yield* cluster.version)
+    let announced = since ?? (yield* cluster.version)
     const bookmark = (version: bigint) =>
       Effect.suspend(() => {
-        if (!bookmarks || version <= told) {
+        if (!bookmarks || version <= announced) {
           return Effect.void
         }
-        told = version
+        announced = version
         return write({ type: "BOOKMARK", object: Routes.toBookmark(type, version) })
       })
-    const tell = ({ object, type, version }: WatchEvent) =>
+    const deliver = ({ object, type, version }: WatchEvent) =>
       Effect.suspend(() => {
-        told = version > told ? version : told
+        announced = version > announced ? version : announced
         return write({ type, object })
       })
 
@@ -348,7 +348,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
     yield* api.watch(target, since).pipe(
       Stream.runForEach((element) =>
         element._tag === "Event"
-          ? tell(element.event)
+          ? deliver(element.event)
           : element._tag === "Bookmark"
           ? bookmark(element.version)
           : Effect.void

@@ -430,10 +430,10 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
       const queue = yield* Queue.unbounded<WatchElement, ApiError | Cause.Done>()
       // The answer begins in any case: what is wrong with `since` is reported inside it.
       Queue.offerUnsafe(queue, { _tag: "Opened" })
-      let told = since ?? objects.version()
+      let announced = since ?? objects.version()
       const subscribed = objects.watch(target, since, {
         onEvent: (event) => {
-          told = event.version > told ? event.version : told
+          announced = event.version > announced ? event.version : announced
           Queue.offerUnsafe(queue, { _tag: "Event", event })
         },
         onClose: () => {
@@ -449,9 +449,9 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
         yield* Effect.sleep(bookmarkInterval).pipe(
           Effect.andThen(Effect.sync(() => {
             // Where nothing was written, there is nothing new to resume from, and the real server is silent too.
-            if (objects.version() > told) {
-              told = objects.version()
-              Queue.offerUnsafe(queue, { _tag: "Bookmark", version: told })
+            if (objects.version() > announced) {
+              announced = objects.version()
+              Queue.offerUnsafe(queue, { _tag: "Bookmark", version: announced })
             }
           })),
           Effect.forever,

@@ -869,7 +869,7 @@ describe("in a cluster", () => {
     {
       name: "a wrong port",
       variables: { KUBERNETES_SERVICE_HOST: "h", KUBERNETES_SERVICE_PORT: "https" },
-      message: /is set \(h\), but KUBERNETES_SERVICE_PORT is no port: https;/
+      message: /is set \(h\), but KUBERNETES_SERVICE_PORT is not a valid port: https;/
     }
   ]
   it.live.each(settings)("says what is wrong with $name", ({ message, variables }) =>

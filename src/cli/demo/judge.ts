@@ -13,7 +13,7 @@ export interface Term {
   readonly identity: string
   readonly fencingToken: bigint
   readonly from: number
-  /** When it was told to end, or was killed: until then it may have acted as leader. */
+  /** When it was asked to end, or was killed: until then it may have acted as leader. */
   readonly told: number
   /** When it was over, finalizers included. */
   readonly ended: number

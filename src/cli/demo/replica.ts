@@ -23,7 +23,7 @@ export interface Replica {
   readonly kubeconfig: string
   /** The process, while it runs. */
   process: ChildProcessSpawner.ChildProcessHandle | undefined
-  /** What was last told; `undefined` while no process runs. */
+  /** What was reported last; `undefined` while no process runs. */
   event: CandidateEvent["event"] | undefined
   fencingToken: string | undefined
   cut: boolean
@@ -113,7 +113,7 @@ export interface Setup {
   readonly exits: Map<number, number>
 }
 
-// A candidate of the demo is told everything; nothing of what surrounds the demo may change it.
+// A candidate of the demo is given everything; nothing of what surrounds the demo may change it.
 const foreign = ["KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_UID", "POD_NAMESPACE", ...Object.values(variables)]
 
 /** Whether this is the standalone executable. Neither Bun nor Deno has the module. */

@@ -323,7 +323,7 @@ export const suspicious = (settings: Settings, record: LeaseRecord): ReadonlyArr
       )]
       : []),
     ...(record.deletionTimestamp !== undefined
-      ? [lease("warning", "it is being deleted, and a finalizer holds that up", "Find out who has put it there.")]
+      ? [lease("warning", "it is being deleted, and a finalizer holds that up", "Find out what has put it there.")]
       : [])
   ]
 }

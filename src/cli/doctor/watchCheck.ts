@@ -2,7 +2,7 @@
  * Whether events arrive: a watch is opened, as candidates open theirs.
  *
  * A proxy that collects answers before it passes them on (nginx does, unless it
- * is told not to) lets a watch be opened, and no event through: everything seems
+ * is configured not to) lets a watch be opened, and no event through: everything seems
  * well, and a handover takes half a lease instead of milliseconds.
  *
  * @internal

@@ -36,7 +36,7 @@ type Fields = Partial<Omit<CandidateEvent, "at" | "mono" | "event" | "pid" | "id
 
 const millis = (nanos: bigint): number => Number(nanos) / 1e6
 
-/** Campaigns, and leads with a program that only tells of itself. Ends by interruption, or with an error. */
+/** Campaigns, and leads with a program that only reports about itself. Ends by interruption, or with an error. */
 export const candidate = Effect.fnUntraced(
   function*(behaviour: Behaviour): Effect.fn.Return<never, LeaderElectionError, LeaderElection | Scope.Scope> {
     const election = yield* LeaderElection
@@ -109,7 +109,7 @@ export const candidate = Effect.fnUntraced(
           case "Pending":
             return emit("pending", { cause: status.cause })
           default:
-            // Told by the leader program itself.
+            // Reported by the leader program itself.
             return Effect.void
         }
       })
@@ -162,7 +162,7 @@ const askedToEnd = Effect.callback<void>((resume) => {
   })
 })
 
-/** Waits until this process has another parent than it was started by: whoever had an interest in it is gone. */
+/** Waits until this process has another parent than it was started by: nothing is interested in it any more. */
 const orphaned = (parent: number) =>
   Effect.sleep("500 millis").pipe(Effect.repeat({ until: () => process.ppid !== parent }))
 

@@ -2,7 +2,7 @@
  * COMMAND as a child process in a process group of its own.
  *
  * On `node:child_process` and not on `effect/process`: what ends a child by a
- * signal is told there in words only, `run` has to know which one it was; and a
+ * signal is reported there in words only, `run` has to know which one it was; and a
  * signal is sent there to end the process, and waited for, while `run` passes
  * on any signal and lets COMMAND decide.
  *

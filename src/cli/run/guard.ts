@@ -41,7 +41,7 @@ const hasKilled = 3
  * every Mac, takes whole seconds only, and its `read -t 4.250` fails at once,
  * with the status of a time-out. A `read` that fails later on has waited, or
  * has found the end of the pipe, or could not do its work. The time that has
- * passed tells (where the shell counts it: SECONDS), and a second read, without
+ * passed shows (where the shell counts it: SECONDS), and a second read, without
  * a limit, finds the end. The clock behind SECONDS may be set back: then the
  * first read is trusted.
  *
@@ -81,7 +81,7 @@ exit ${hasKilled}
 `
 
 export interface Guard {
-  /** Kills this process group unless it is told otherwise within `limit`. */
+  /** Kills this process group unless it is informed otherwise within `limit`. */
   readonly watch: (group: number, limit: Duration.Duration) => void
   /** COMMAND may run for so long from now on. */
   readonly extend: (limit: Duration.Duration) => void

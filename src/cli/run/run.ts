@@ -55,7 +55,7 @@ interface Signals {
   child: Child.Child | undefined
   /** The first that means the end. */
   stop: NodeJS.Signals | undefined
-  /** Done with it, whoever it was for. */
+  /** Done with it, whatever it was for. */
   readonly stopping: Deferred.Deferred<NodeJS.Signals>
   /** Done with it where there was no COMMAND to pass it on to, or is none any more. */
   readonly stopped: Deferred.Deferred<NodeJS.Signals>
@@ -149,7 +149,7 @@ const runCommand = Effect.fnUntraced(
             return
           }
           const limit = yield* left
-          // What it was told last may be older than the last renewal.
+          // What it received last may be older than the last renewal.
           guard?.extend(limit)
           yield* Child.end(child, Duration.max(Duration.subtract(limit, killMargin), Duration.zero))
           signals.child = undefined
@@ -222,7 +222,7 @@ const run = Effect.fnUntraced(
       Effect.map(Deferred.await(signals.stopped), ofSignal)
     )
     if (exitCode !== 0) {
-      // COMMAND has told by itself what there is to tell.
+      // COMMAND has reported by itself what there is to report.
       return yield* new CommandFailure({ message: "", exitCode })
     }
   }

@@ -13,7 +13,7 @@
  */
 import { constants, fstatSync, openSync, write as writeLater, writeSync } from "node:fs"
 
-/** Tries to write: how many bytes went, or `full`; `pending` where that is told later. */
+/** Tries to write: how many bytes went, or `full`; `pending` where that is reported later. */
 type Attempt = (bytes: Uint8Array, onWritten: (count: number) => void) => number | "full" | "pending"
 
 export interface Lines {

@@ -32,7 +32,7 @@ export interface Group {
 
 const many = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
 
-/** `now` is the API server's clock where it has told it, in Unix milliseconds. */
+/** `now` is the API server's clock where it is known, in Unix milliseconds. */
 export const toGroup = (
   group: string,
   namespace: string,

@@ -85,12 +85,12 @@ const kindOf = (lease: LeaseRecord): Kind => {
 
 const seconds = (millis: number): number => Math.round(millis / 100) / 10
 
-/** `now` is the API server's clock where it has told it, in Unix milliseconds. */
+/** `now` is the API server's clock where it is known, in Unix milliseconds. */
 export const toStatus = (
   lease: LeaseRecord,
   now: { readonly millis: number; readonly clock: "server" | "local" }
 ): Status => {
-  // The API server tells whole seconds of its clock, and the holder's may be ahead: nothing is younger than new.
+  // The API server shows whole seconds of its clock, and the holder's may be ahead: nothing is younger than new.
   const age = lease.renewTime === undefined ? undefined : Math.max(0, now.millis - Number(lease.renewTime / 1000n))
   const duration = lease.leaseDurationSeconds
   const left = age === undefined || duration === undefined ? undefined : duration * 1000 - age

@@ -14,7 +14,7 @@ import type { LeaseRecord } from "../../LeaseRecord.ts"
 import { type LeaseChange, LeaseStore } from "../../LeaseStore.ts"
 import { line } from "../shared/printable.ts"
 
-/** What has been seen of a group, and what has changed since it was last told. */
+/** What has been seen of a group, and what has changed since the last report. */
 export class Watched {
   private readonly group: string
   private readonly holders = new Map<string, string>()
@@ -78,8 +78,8 @@ export class Watched {
     }
   }
 
-  /** What there is to tell since the last time. */
-  tell(): ReadonlyArray<string> {
+  /** What there is to report since the last time. */
+  news(): ReadonlyArray<string> {
     const moved = [...this.moves.values()].reduce((sum, count) => sum + count, 0)
     if (this.begun && moved === 0 && this.events.length === 0) {
       return []
@@ -119,7 +119,7 @@ export const watchGroup = (group: string, namespace: string) =>
     const tell = Effect.gen(function*() {
       const millis = yield* Clock.currentTimeMillis
       const time = DateTime.formatIso(DateTime.makeUnsafe(millis)).slice(11)
-      for (const text of watched.tell()) {
+      for (const text of watched.news()) {
         yield* Console.log(`${time}  ${line(text, 2000)}`)
       }
     })

@@ -102,7 +102,7 @@ export const watch = Effect.fnUntraced(
         }
       })
 
-    // A watch may be dead without anybody knowing: who is to be called silent is asked for once more.
+    // A watch may be dead without anybody knowing: before a holder is called silent, the Lease is read once more.
     const expiry = Effect.gen(function*() {
       const until = History.runsOutAt(history)
       if (until === undefined || now() < until || history.blind) {

@@ -76,7 +76,7 @@ const counters = (metrics: ElectionMetrics) => [
 /**
  * Shows every series whose attributes are known at 0: a counter that appears
  * with its first increment has, for Prometheus, never grown, and a follower
- * that exports no gauge cannot be told from one that is not scraped.
+ * that exports no gauge cannot be distinguished from one that is not scraped.
  */
 export const showMetrics = (metrics: ElectionMetrics): Effect.Effect<void> =>
   Effect.all([

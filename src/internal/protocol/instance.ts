@@ -1,5 +1,5 @@
 /**
- * Instance ids: what tells apart two processes that use one identity.
+ * Instance ids: what distinguishes two processes that use one identity.
  *
  * One per campaign, and a new one after each holding that was lost:
  * `<start, Unix microseconds>-<origin>-<random>`. They are ordered by start,

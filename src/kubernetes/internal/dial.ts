@@ -166,7 +166,7 @@ export const makeDialer = (target: Target, resolve: Resolve = resolveByNode): Di
       try {
         socket = open(host, tunnelled)
       } catch (cause) {
-        // A certificate or key that is not one: the same at every address, and told as any other failure.
+        // A certificate or key that is not one: the same at every address, and reported as any other failure.
         reach("tls", address)
         queueMicrotask(() => fail({ step: "tls", address, cause }))
         return

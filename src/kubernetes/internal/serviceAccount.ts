@@ -37,7 +37,7 @@ export const make: (options: {
   if (options.port === undefined || !Number.isInteger(port) || port < 1 || port > 65_535) {
     return yield* new KubernetesConfigError({
       message: `KUBERNETES_SERVICE_HOST is set (${options.host}), but KUBERNETES_SERVICE_PORT ${
-        options.port === undefined ? "is not" : `is no port: ${options.port}`
+        options.port === undefined ? "is not" : `is not a valid port: ${options.port}`
       }; Kubernetes sets both in every Pod, so do not unset or overwrite them`
     })
   }

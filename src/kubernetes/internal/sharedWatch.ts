@@ -43,7 +43,7 @@ export const make = ( // oxlint-disable-line max-lines-per-function -- one watch
 
     // Those that listen for all, under the empty name, come first. Listeners run at once, and some leave and come back:
     // only those that are there now are meant.
-    const tell = (name: string, change: LeaseChange) => {
+    const deliver = (name: string, change: LeaseChange) => {
       for (const audience of ["", name]) {
         for (const queue of Array.from(listeners.get(audience) ?? [])) {
           Queue.offerUnsafe(queue, change)
@@ -69,12 +69,12 @@ export const make = ( // oxlint-disable-line max-lines-per-function -- one watch
         case "Applied": {
           newest = change.lease.resourceVersion
           leases.set(change.lease.name, change.lease)
-          return tell(change.lease.name, change)
+          return deliver(change.lease.name, change)
         }
         case "Deleted": {
           newest = change.lease.resourceVersion
           leases.delete(change.lease.name)
-          return tell(change.lease.name, change)
+          return deliver(change.lease.name, change)
         }
       }
     }
