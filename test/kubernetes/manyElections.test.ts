@@ -3,7 +3,7 @@
  * as many as a process is promised to carry. Only where it is asked for, since the machine should have nothing else to do.
  */
 import { assert, it } from "@effect/vitest"
-import { Context, Effect, type Exit, Fiber, Layer, Logger, Option, Redacted } from "effect"
+import { Context, Deferred, Effect, type Exit, Fiber, Layer, Logger, Redacted } from "effect"
 import { KubernetesClient, KubernetesLeaseStore, LeaderElections } from "effect-kubernetes-leader-election"
 import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
@@ -67,20 +67,20 @@ it.live.skipIf(process.env["ELECTIONS"] === undefined)(
       const all = Context.get(context, LeaderElections.LeaderElections)
       const client = Context.get(context, KubernetesClient.KubernetesClient)
       const ended: Array<Exit.Exit<never, unknown>> = []
+      let leading = 0
+      const allLead = yield* Deferred.make<void>()
+      const lead = Effect.andThen(
+        Effect.suspend(() => ++leading === elections ? Deferred.succeed(allLead, undefined) : Effect.void),
+        Effect.never
+      )
       const names = Array.from({ length: elections }, (_, index) => `shard-${index}`)
       const fiber = yield* Effect.forkScoped(Effect.forEach(
         names,
-        (name) => Effect.onExit(all.whileLeading(name, Effect.never), (exit) => Effect.sync(() => ended.push(exit))),
+        (name) => Effect.onExit(all.whileLeading(name, lead), (exit) => Effect.sync(() => ended.push(exit))),
         { concurrency: "unbounded" }
       ))
-      const leading = Effect.map(
-        Effect.forEach(names, (name) => Effect.scoped(Effect.flatMap(all.get(name), ({ leader }) => leader))),
-        (leaders) => leaders.filter(Option.isSome).length
-      )
-      yield* Effect.eventually(Effect.filterOrFail(
-        Effect.andThen(Effect.sleep("200 millis"), leading),
-        (count) => count === elections
-      ))
+      // One that ends ends them all.
+      yield* Effect.raceFirst(Deferred.await(allLead), Fiber.join(fiber))
 
       // No handshake is answered any more, and streams want more connections than there are.
       yield* front.order({ hang: 1e9 })
