@@ -115,10 +115,13 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
 
 const shipped = (file: string, find: string, replace: string): Edit => ({ file, find, replace })
 
+// What the shipped code's few seeds come across too seldom, or do not count.
+const ofTheModelAlone = new Set(["surplus is given up all at once", "nobody takes what it should not"])
+
 /** Those that the simulation of the shipped code has to find: of the rule, and of what carries it out. */
 export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
   ...brokenRules.filter(({ edits, name }) =>
-    edits.every(({ file }) => file === "internal/protocol/shards.ts") && name !== "surplus is given up all at once"
+    edits.every(({ file }) => file === "internal/protocol/shards.ts") && !ofTheModelAlone.has(name)
   ),
   {
     name: "what a member is about to take does not count as its own",

@@ -147,7 +147,8 @@ const turn = Effect.fnUntraced(function*(campaign: Campaign) {
     default: {
       const free = yield* freeFrom(campaign, decision, now)
       if (now < free) {
-        return yield* listen(campaign, free, now)
+        // A short wait is no reason to doubt the watch: hundreds that defer would read.
+        return yield* free - now <= timing.retryPeriod ? waitUntil(free, news) : listen(campaign, free, now)
       }
       const due = Attempts.dueAt(takes, timing)
       const look = lookDueAt(election, takes, campaign.watch.isReliable())
