@@ -112,7 +112,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 200,
     edits: [
       edit(
-        "internal/protocol/decision.ts",
+        "internal/protocol/timing.ts",
         "(lease.leaseDurationSeconds === undefined ? leaseDuration",
         "(lease.leaseDurationSeconds !== 1 ? leaseDuration"
       )

@@ -10,6 +10,7 @@ import type { LeaseRecord } from "../../LeaseRecord.ts"
 import * as Attempts from "./attempts.ts"
 import * as Instance from "./instance.ts"
 import { instanceOf, isFirst, type Observation } from "./observation.ts"
+import { expiresAt } from "./timing.ts"
 
 /** What distinguishes a candidate and its records from all others. */
 export interface CandidateIdentity {
@@ -45,19 +46,6 @@ export const releasedDurationSeconds = 1
 /** Whether the last holder gave the Lease up: free at once. */
 export const isReleased = (lease: LeaseRecord): boolean =>
   lease.holderIdentity === "" && lease.leaseDurationSeconds === releasedDurationSeconds
-
-/**
- * When the holder counts as dead: no sign of life seen here for the *holder's*
- * duration (ours where it is missing). A Lease without holder that was not
- * released (made by hand, or a live one emptied in place by a deployment tool)
- * may still have a leader that has not noticed: any change of it counts as a
- * sign of life, for our duration.
- */
-export const expiresAt = (observation: Observation, lease: LeaseRecord, leaseDuration: bigint): bigint =>
-  lease.holderIdentity === ""
-    ? observation.changedAt + leaseDuration
-    : observation.signOfLifeAt +
-      (lease.leaseDurationSeconds === undefined ? leaseDuration : BigInt(lease.leaseDurationSeconds) * 1_000_000_000n)
 
 /** What a candidate does, given what it has seen and which of its writes may have been committed. */
 export const decide = (

@@ -8,6 +8,8 @@
  *
  * @internal
  */
+import type { LeaseRecord } from "../../LeaseRecord.ts"
+import type { Observation } from "./observation.ts"
 
 /**
  * A point in this process's time on its clocks: the monotonic one; the suspend
@@ -40,6 +42,19 @@ export const remaining = (start: Moment, now: Moment, renewDeadline: bigint): bi
   const left = renewDeadline - elapsed(start, now)
   return left > 0n ? left : 0n
 }
+
+/**
+ * When the holder counts as dead: no sign of life seen here for the *holder's*
+ * duration (ours where it is missing). A Lease without holder that was not
+ * released (made by hand, or a live one emptied in place by a deployment tool)
+ * may still have a leader that has not noticed: any change of it counts as a
+ * sign of life, for our duration.
+ */
+export const expiresAt = (observation: Observation, lease: LeaseRecord, leaseDuration: bigint): bigint =>
+  lease.holderIdentity === ""
+    ? observation.changedAt + leaseDuration
+    : observation.signOfLifeAt +
+      (lease.leaseDurationSeconds === undefined ? leaseDuration : BigInt(lease.leaseDurationSeconds) * 1_000_000_000n)
 
 /** The part of leaseDuration by which a program that lost its term must have ended. */
 export const programDeadline = (leaseDuration: bigint): bigint => (leaseDuration * 95n) / 100n

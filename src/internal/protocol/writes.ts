@@ -13,7 +13,7 @@ import {
   type OwnerReference,
   stepDownAnnotation
 } from "../../LeaseRecord.ts"
-import { releasedDurationSeconds, type CandidateIdentity } from "./decision.ts"
+import { type CandidateIdentity, releasedDurationSeconds } from "./decision.ts"
 import { instanceOf } from "./observation.ts"
 
 /** The Pod that owns the Lease while its process holds it. */

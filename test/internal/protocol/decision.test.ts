@@ -1,12 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Attempt } from "../../../src/internal/protocol/attempts.ts"
 import {
+  type CandidateIdentity,
   decide,
-  expiresAt,
   isHeldBy,
   isReleased,
-  lossOf,
-  type CandidateIdentity
+  lossOf
 } from "../../../src/internal/protocol/decision.ts"
 import { initial, type Observation } from "../../../src/internal/protocol/observation.ts"
 import type { LossReason } from "../../../src/LeaderElectionError.ts"
@@ -246,13 +245,6 @@ describe("isReleased", () => {
       assert.strictEqual(isReleased(lease(change)), expected)
     })
   }
-})
-
-it("expiresAt counts signs of life of a holder, and changes of a Lease without", () => {
-  const held = lease({ leaseDurationSeconds: 7 })
-  assert.strictEqual(expiresAt(seen(held), held, seconds(20)), seconds(107))
-  const empty = lease({ holderIdentity: "", leaseDurationSeconds: 7 })
-  assert.strictEqual(expiresAt(seen(empty), empty, seconds(20)), seconds(123))
 })
 
 describe("isHeldBy", () => {

@@ -1,14 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
+import { initial } from "../../../src/internal/protocol/observation.ts"
 import {
   candidateRetriesAt,
   elapsed,
+  expiresAt,
   holderRetriesAt,
   isFarFrom,
   type Moment,
   programDeadline,
   remaining
 } from "../../../src/internal/protocol/timing.ts"
-import { seconds } from "../../utils/leases.ts"
+import { lease, seconds } from "../../utils/leases.ts"
 
 const timing = {
   leaseDuration: seconds(15),
@@ -130,6 +132,20 @@ describe("isFarFrom", () => {
   for (const [record, expected] of table) {
     it(`${record} s beside 15 s: ${expected}`, () => {
       assert.strictEqual(isFarFrom(record, seconds(15)), expected)
+    })
+  }
+})
+
+describe("expiresAt: counts signs of life of a holder, and changes of a Lease without", () => {
+  const seen = { ...initial, signOfLifeAt: seconds(100), changedAt: seconds(103) }
+  const table: ReadonlyArray<[string, Parameters<typeof lease>[0], number]> = [
+    ["the holder's duration", { leaseDurationSeconds: 7 }, 107],
+    ["ours where the holder's is missing", { leaseDurationSeconds: undefined }, 120],
+    ["ours where there is no holder", { holderIdentity: "", leaseDurationSeconds: 7 }, 123]
+  ]
+  for (const [what, change, expected] of table) {
+    it(`${what}: at ${expected} s`, () => {
+      assert.strictEqual(expiresAt(seen, lease(change), seconds(20)), seconds(expected))
     })
   }
 })
