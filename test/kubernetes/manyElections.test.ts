@@ -1,6 +1,6 @@
 /**
- * Many elections of one process while handshakes hang, over TLS and in real time: `ELECTIONS=200`, or more on a machine
- * that has nothing else to do. Only where it is asked for.
+ * Many elections of one process while handshakes hang, over TLS and in real time: `ELECTIONS=1000`, for which it needs half a
+ * core. Only where it is asked for.
  */
 import { assert, it } from "@effect/vitest"
 import { Context, Deferred, Effect, type Exit, Fiber, Layer, Logger, Redacted } from "effect"
