@@ -35,7 +35,7 @@ import * as Paths from "./internal/paths.ts"
 import { KubernetesClient } from "./KubernetesClient.ts"
 import * as KubernetesError from "./KubernetesError.ts"
 
-interface Happening {
+interface Transition {
   readonly type: "Normal" | "Warning"
   readonly reason: "BecameLeader" | "StoppedLeading"
   readonly note: string
@@ -92,7 +92,7 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
     const election = yield* LeaderElection
     const client = yield* KubernetesClient
     const { identity, name, namespace } = election.settings
-    const queue = yield* Queue.unbounded<Happening, Cause.Done>()
+    const queue = yield* Queue.unbounded<Transition, Cause.Done>()
     let leading: Term | undefined
     let warned = false
 
@@ -107,7 +107,7 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
       leading = term
     }
 
-    const became = (term: Term, at: bigint): Happening => ({
+    const became = (term: Term, at: bigint): Transition => ({
       type: "Normal",
       reason: "BecameLeader",
       note: `${identity} became leader: ${takeoverText[term.cause]} (fencing token ${term.fencingToken})`,
@@ -115,7 +115,7 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
       at
     })
 
-    const stopped = (term: Term, cause: LossReason | undefined, at: bigint): Happening => ({
+    const stopped = (term: Term, cause: LossReason | undefined, at: bigint): Transition => ({
       type: cause === undefined || cause === "SteppedDown" ? "Normal" : "Warning",
       reason: "StoppedLeading",
       note: `${identity} stopped leading: ${
@@ -125,7 +125,7 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
       at
     })
 
-    const create = ({ at, note, reason, term, type }: Happening) =>
+    const create = ({ at, note, reason, term, type }: Transition) =>
       client.request({
         method: "POST",
         path: Paths.events(namespace),
@@ -168,8 +168,8 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
       })
 
     /** With some patience: the Event of a loss is often due while the API server cannot be reached. */
-    const send = (happening: Happening) =>
-      create(happening).pipe(
+    const send = (transition: Transition) =>
+      create(transition).pipe(
         // An earlier attempt, of unknown outcome, was applied.
         Effect.catchIf((error) => KubernetesError.refusedWith(error) === 409, () => Effect.void),
         Effect.tapError(report),
