@@ -315,7 +315,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
   {
     name: "validity as a stored boolean",
     seenIn: "every other elector",
-    within: 200,
+    within: 1000,
+    among: ["usual"],
     edits: [
       edit(
         "internal/protocol/renewal.ts",
@@ -605,6 +606,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     name: "no pause after a create that is deleted at once, nor between any three",
     seenIn: "the first version of this library",
     within: 500,
+    among: ["usual", "forgery"],
     edits: [
       edit(
         "internal/election/campaign.ts",
