@@ -36,7 +36,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
   {
     name: "deadline counted from the answer",
     seenIn: "client-go and most others",
-    within: 100,
+    within: 500,
     edits: [
       edit(
         "internal/election/renewal.ts",
@@ -303,7 +303,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
   {
     name: "a renewal may write the same renewTime twice",
     seenIn: "whoever writes the wall clock as it is",
-    within: 500,
+    within: 1000,
+    among: ["usual"],
     edits: [
       edit(
         "internal/protocol/writes.ts",
@@ -392,7 +393,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
   {
     name: "the age mark is written by whoever leads, whatever it knows",
     seenIn: "the first design of the mark",
-    within: 1000,
+    within: 2000,
     among: ["newLease"],
     edits: [
       edit(
@@ -547,7 +548,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
   {
     name: "a candidate does not count a write whose answer was lost",
     seenIn: "the first version of this library",
-    within: 500,
+    within: 1000,
     among: ["slow writes, one at a time"],
     edits: [
       edit(
