@@ -366,6 +366,8 @@ const bridge = (
     changes: (key, since) =>
       Stream.unwrap(Effect.gen(function*() {
         const queue = yield* Queue.unbounded<LeaseChange, LeaseError | Cause.Done>()
+        // What was on its way to a process that stalled, and has closed the watch since, nobody reads.
+        let closed = false
         yield* Effect.acquireRelease(
           Effect.sync(() => {
             monitor.onRequest(process)
@@ -373,6 +375,9 @@ const bridge = (
             const fiber = world.fork(Stream.runForEach(store.changes(key, since), (change) =>
               Effect.sync(() =>
                 process.deliver(() => {
+                  if (closed) {
+                    return
+                  }
                   if (change._tag === "Applied" || change._tag === "Deleted") {
                     world.note(
                       process.name,
@@ -402,6 +407,7 @@ const bridge = (
           }),
           (fiber) =>
             Effect.sync(() => {
+              closed = true
               monitor.onWatchClosed(process)
               fiber.interruptUnsafe()
             })

@@ -377,7 +377,7 @@ export class Monitor {
    */
   isOutdated(record: LeaseRecord): boolean {
     // What is put back says the same of another object, where the Lease was deleted since.
-    const last = this.signs.get(signOf({ ...record, uid: this.record?.uid ?? "" })) ?? record.resourceVersion
+    const last = this.signs.get(signOf({ ...record, uid: this.record?.uid ?? "" }))?.version ?? record.resourceVersion
     return this.world.processes.every((process) => (this.knowledge.get(process)?.version ?? 0n) > last)
   }
 
@@ -638,8 +638,8 @@ export class Monitor {
     this.simulation.collect()
   }
 
-  /** The newest version that said the same. */
-  private readonly signs = new Map<string, bigint>()
+  /** The newest version that said the same, and when the first did. */
+  private readonly signs = new Map<string, { readonly version: bigint; readonly at: number }>()
 
   /** Whether this is a sign of life that nobody can have seen before. */
   private isNewSign(lease: LeaseRecord | undefined): boolean {
@@ -647,9 +647,13 @@ export class Monitor {
       return false
     }
     const sign = signOf(lease)
-    const isNew = !this.signs.has(sign)
-    this.signs.set(sign, lease.resourceVersion)
-    return isNew
+    const before = this.signs.get(sign)
+    this.signs.set(sign, { version: lease.resourceVersion, at: before?.at ?? this.world.now })
+    if (before !== undefined) {
+      // Who missed what came between has seen no sign of life since.
+      this.holderWroteAt = Math.min(this.holderWroteAt, before.at)
+    }
+    return before === undefined
   }
 
   /** Somebody else may have changed the Lease. */
