@@ -1,5 +1,6 @@
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Fiber } from "effect"
+import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
 import { ageMarkAnnotation, instanceAnnotation } from "../src/LeaseRecord.ts"
 import { Fault } from "../src/testing/index.ts"
 import { heldBy, key, oldLease, predecessor, released, test } from "./utils/Elections.ts"
@@ -85,6 +86,33 @@ describe("a young Lease", () => {
       "124600 b leads"
     ])
   })
+
+  const oneStep = LeaderElectionConfig.defaultsFor("30 seconds")
+  const inTwoSteps = { ...LeaderElectionConfig.defaults, leaseDuration: oneStep.leaseDuration }
+  for (
+    const [how, settings, end] of [
+      ["one step: two lead", oneStep, 120_000],
+      ["two steps: it has ended before another leads", inTwoSteps, 110_000]
+    ] as const
+  ) {
+    test(`deleted under a leader that is cut off, while leaseDuration changes in ${how}`, function*(w) {
+      yield* oldLease(w)
+      const a = yield* w.candidate("a", { settings })
+      yield* a.lead
+      yield* w.until(100_100)
+      yield* a.faults.stall
+      yield* w.cluster.deleteLease(key)
+      const b = yield* w.candidate("b")
+      yield* b.lead
+      yield* w.until(130_000)
+      const ends = `${end} a ends`
+      const leads = "115100 b leads"
+      assert.deepStrictEqual(
+        w.timeline.filter((line) => line.endsWith(" ends") || line.endsWith(" leads")),
+        ["100000 a leads", ...(end < 115_100 ? [ends, leads] : [leads, ends])]
+      )
+    })
+  }
 
   test("taken: a released one is held at once, and led when it is old enough", function*(w) {
     yield* w.until(100_000)
