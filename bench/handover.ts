@@ -208,7 +208,7 @@ export const podDeleted = async (lab: Lab): Promise<PodDeleted> => ({
 export interface CutOff {
   /** Seconds with two leaders. */
   readonly overlap: Array<number>
-  /** From the cut to the moment in which the old leader's program is told. */
+  /** From the cut to the moment in which the old leader's program is interrupted. */
   readonly told: Samples
   /** From the cut to the next term. */
   readonly next: Samples

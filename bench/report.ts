@@ -158,7 +158,7 @@ if (cutOff !== undefined) {
     )
   )
   row(
-    "… until the old leader's program is told",
+    "… until the old leader's program is interrupted",
     "",
     undefined,
     ...byKind((kind) => cell(cutOff.result[kind].told, milliseconds))

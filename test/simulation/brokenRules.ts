@@ -289,7 +289,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     ]
   },
   {
-    name: "releases before the program is told",
+    name: "releases before the program is interrupted",
     seenIn: "client-go, fabric8, pinniped",
     within: 100,
     edits: [
@@ -302,7 +302,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
   },
   {
     name: "a renewal may write the same renewTime twice",
-    seenIn: "whoever writes the wall clock as it is",
+    seenIn: "every elector that writes the wall clock as it is",
     within: 1000,
     among: ["usual"],
     edits: [
@@ -391,7 +391,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     ]
   },
   {
-    name: "the age mark is written by whoever leads, whatever it knows",
+    name: "the age mark is written by any leader, whatever it knows",
     seenIn: "the first design of the mark",
     within: 2000,
     among: ["newLease"],
