@@ -493,3 +493,48 @@ describe("giving a term up", () => {
     assert.strictEqual(yield* until, 0)
   })
 })
+
+describe("a confirmation that its term does not answer", () => {
+  test("is not answered by the next term of the same process", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const b = yield* w.candidate("b")
+    const first = yield* a.lead
+    yield* w.until(101_000)
+    // Asked by a fiber that outlives the program, whose end cannot be released.
+    yield* a.faults.set({ patch: Fault.hang })
+    const { confirm } = yield* a.leadership
+    const asked = yield* a.run(Effect.forkDetach(Effect.exit(confirm), { startImmediately: true }))
+    yield* w.until(101_500)
+    first.interruptUnsafe()
+    const between = yield* b.lead
+    yield* w.until(117_000)
+    yield* a.faults.clear
+    between.interruptUnsafe()
+    yield* w.until(118_000)
+    yield* a.lead
+    yield* w.until(121_000)
+    assert.match(led(w.timeline).join(), /^100000 a leads,116500 b leads,1(18|19|20)\d\d\d a leads$/)
+    const outcome = asked.pollUnsafe()
+    assert.isTrue(outcome !== undefined && Exit.isSuccess(outcome) && Exit.isFailure(outcome.value))
+  })
+})
+
+describe("a follower on a dead path", () => {
+  test("its watch silent and the read that doubts it hung: it reads again, beside it", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const b = yield* w.candidate("b")
+    yield* a.lead
+    yield* w.settle
+    yield* b.lead
+    yield* w.until(104_000)
+    yield* b.faults.silenceWatches
+    yield* b.faults.next("get", Fault.hang)
+    yield* w.until(106_000)
+    yield* a.crash
+    yield* w.until(140_000)
+    // The last renewal began at 105 s: its end is that and 15 s, and half as much where the watch is silent.
+    assert.match(led(w.timeline)[1] ?? "", /^12[0-7]\d\d\d b leads$/)
+  })
+})

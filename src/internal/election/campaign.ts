@@ -53,10 +53,10 @@ export interface Campaign {
   /** Under which this campaign writes: a new instance after each holding that was lost. */
   candidate: Writes.Candidate
   nextPoll: bigint
-  /** The revision at which the watch was last doubted: once is enough. */
+  /** The revision at which a read that doubted the watch was last answered: once is enough. */
   probed: number
-  /** A read that doubts the watch began at this revision. */
-  doubting: number | undefined
+  /** A read that doubts the watch is under way, and what was known when it began. */
+  doubting: { readonly revision: number; readonly heardAt: bigint } | undefined
   reportedDuplicate: boolean
 }
 
@@ -255,21 +255,27 @@ const listen = Effect.fnUntraced(function*(campaign: Campaign, until: bigint, no
   if (due > now) {
     return yield* waitUntil(due < until ? due : until, election.news)
   }
-  campaign.probed = revision
   campaign.nextPoll = now + (yield* jitter(election.timing.retryPeriod))
-  campaign.doubting = watching && !mustRead ? revision : undefined
+  campaign.doubting = watching && !mustRead ? { heardAt, revision } : undefined
   // Not traced: nothing happens here but that time passes, every retryPeriod in every follower that polls.
   return yield* Effect.withTracerEnabled(read(election, requests), false)
 })
 
-/** The read that doubted the watch is answered: whether it knew of something that the watch had not delivered. */
+/**
+ * The read that doubted the watch is answered: whether it knew of something that the watch had not delivered. One that
+ * hangs or fails has answered nothing: the watch may be silent because the path is dead, and the read is due again.
+ */
 const noteRead = (campaign: Campaign): Effect.Effect<void> => {
   const { doubting, election: { state }, watch } = campaign
-  if (doubting === undefined || state.reads.requests.length > 0) {
+  if (doubting === undefined || state.observation.heardAt === doubting.heardAt) {
     return Effect.void
   }
   campaign.doubting = undefined
-  return state.observation.revision !== doubting && watch.isReliable() ? watch.distrust : Effect.void
+  campaign.probed = doubting.revision
+  const { revision } = state.observation
+  return revision !== doubting.revision && watch.delivered() !== revision && watch.isReliable()
+    ? watch.distrust
+    : Effect.void
 }
 
 // --- Taking ----------------------------------------------------------------------------------------

@@ -347,11 +347,13 @@ export const refusedError = (error: LeaseError): LeaderElectionError =>
 
 const answerConfirmations = (election: Election, claim: Renewal.Claim): void => {
   for (const confirmation of election.confirmations) {
-    if (claim.lost !== undefined || claim.validBy > confirmation.after) {
+    // A term that is over answers what was asked of it, or a later term of this process would.
+    const isOver = claim.lost !== undefined || claim.over
+    if (isOver || claim.validBy > confirmation.after) {
       election.confirmations.delete(confirmation)
       Deferred.doneUnsafe(
         confirmation.result,
-        claim.lost === undefined ? Effect.void : Effect.fail(lostError(claim.lost))
+        isOver ? Effect.fail(lostError(claim.lost ?? "RenewDeadlineExceeded")) : Effect.void
       )
     }
   }

@@ -24,6 +24,8 @@ import * as Telemetry from "./telemetry.ts"
 export interface Watch {
   /** Whether changes arrive by themselves, so that nothing needs to be polled. */
   readonly isReliable: () => boolean
+  /** The revision of what is known after its last event. */
+  readonly delivered: () => number
   /**
    * A read knew what the watch had not delivered: it is opened again, and the
    * Lease is polled until a change has arrived through it.
@@ -40,6 +42,7 @@ const refusedPause = 60_000_000_000n
 interface Position {
   open: boolean
   distrusted: boolean
+  delivered: number
   warned: boolean
   /** Where it can go on: the newest version that it, or anything else, has shown. */
   since: bigint | undefined
@@ -47,9 +50,10 @@ interface Position {
 
 export const make = (election: Election): Watch => {
   const broken = Latch.makeUnsafe(false)
-  const position: Position = { open: false, distrusted: false, warned: false, since: undefined }
+  const position: Position = { open: false, distrusted: false, delivered: -1, warned: false, since: undefined }
   return {
     isReliable: () => position.open && !position.distrusted,
+    delivered: () => position.delivered,
     distrust: Effect.suspend(() => {
       position.distrusted = true
       broken.openUnsafe()
@@ -182,6 +186,7 @@ const onChange = Effect.fnUntraced(function*(election: Election, position: Posit
       const take = change._tag === "Applied" ? Observation.onApplied : Observation.onDeleted
       const before = election.state.observation.revision
       advance(election, (state) => observe(state, take(state.observation, change.lease, now.monotonic)), now)
+      position.delivered = election.state.observation.revision
       if (election.state.observation.revision !== before) {
         position.distrusted = false
       }
