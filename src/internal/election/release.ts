@@ -97,10 +97,12 @@ const target = ({ candidate, claim, takes, written, attempts }: Release, observa
   if (Attempts.shownBy(attempts.requests, lease) !== undefined) {
     return "released" as const
   }
-  // A record of our name without instance may be another's that somebody has edited.
+  // A record of our name without instance may be another's that somebody has edited; and what a campaign that holds
+  // nothing finds under its own instance, with a renewTime that none of its living takes wrote, somebody put back.
   if (
     isHeldBy(lease, candidate) &&
-    (Observation.instanceOf(lease) !== undefined || (lease.renewTime !== undefined && written.has(lease.renewTime)))
+    ((claim !== undefined && Observation.instanceOf(lease) !== undefined) ||
+      (lease.renewTime !== undefined && written.has(lease.renewTime)))
   ) {
     return lease
   }
