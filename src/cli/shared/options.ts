@@ -121,8 +121,14 @@ export const settings = {
   leaseDuration: duration("lease-duration", "How long the others wait for a leader that is silent (default 15s)"),
   renewInterval: duration("renew-interval", "From one renewal to the next (default leaseDuration / 3)"),
   renewDeadline: duration("renew-deadline", "Without renewal for this long, leadership is lost (default ⅔)"),
-  retryPeriod: duration("retry-period", "From a failed attempt to the next (default leaseDuration × 2/15)"),
-  requestTimeout: duration("request-timeout", "Time limit of one request (default retryPeriod)"),
+  retryPeriod: duration(
+    "retry-period",
+    "From a failed attempt to the next (default leaseDuration × 2/15, at most 10s)"
+  ),
+  requestTimeout: duration(
+    "request-timeout",
+    "Without an answer for this long, the next attempt begins (default retryPeriod)"
+  ),
   newLease: optional(
     Flag.Literals("new-lease", ["wait", "lead"]).pipe(
       Flag.withDescription("Lead on a Lease younger than leaseDuration: wait (safe, default), or lead at once")
