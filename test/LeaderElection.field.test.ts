@@ -2,14 +2,14 @@
  * What was seen to go wrong in the field.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Logger, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Logger, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Deference } from "../src/internal/election/deference.ts"
 import * as LeaderElection from "../src/LeaderElection.ts"
 import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
 import { LeaderElectionError, LeadershipLost } from "../src/LeaderElectionError.ts"
 import { Leadership } from "../src/Leadership.ts"
-import { LeaseExpired } from "../src/LeaseError.ts"
+import { LeaseError, LeaseExpired } from "../src/LeaseError.ts"
 import { instanceAnnotation } from "../src/LeaseRecord.ts"
 import { AnsweredWithin, LeaseStore } from "../src/LeaseStore.ts"
 import { Fault, MemoryCluster, MemoryLeaseStore } from "../src/testing/index.ts"
@@ -536,5 +536,31 @@ describe("a follower on a dead path", () => {
     yield* w.until(140_000)
     // The last renewal began at 105 s: its end is that and 15 s, and half as much where the watch is silent.
     assert.match(led(w.timeline)[1] ?? "", /^12[0-7]\d\d\d b leads$/)
+  })
+})
+
+describe("a watch that expires whenever it has delivered something", () => {
+  test("is not opened again at full speed", function*(w) {
+    yield* w.createOld(heldBy("other", 3600))
+    const base = yield* MemoryLeaseStore.make(w.cluster)
+    let opened = 0
+    const a = yield* w.candidate("a", {
+      store: LeaseStore.of({
+        ...base,
+        changes: (key, since) => {
+          opened++
+          return Stream.concat(
+            Stream.take(base.changes(key, since), since === undefined ? 2 : 1),
+            // A test that fails ends.
+            opened > 100 ? Stream.never : Stream.fail(
+              new LeaseError({ verb: "watch", ...key, reason: new LeaseExpired({ message: "too old" }) })
+            )
+          )
+        }
+      })
+    })
+    yield* a.lead
+    yield* w.until(110_000)
+    assert.isAtMost(opened, 9)
   })
 })

@@ -92,6 +92,7 @@ const watchOnce = Effect.fnUntraced(function*(election: Election, position: Posi
     election.rewound = false
     position.since = undefined
   }
+  const resumed = position.since !== undefined
   let opened = false
   const exit = yield* Stream.runForEach(
     Stream.suspend(() => election.store.changes(election.key, position.since)),
@@ -116,6 +117,7 @@ const watchOnce = Effect.fnUntraced(function*(election: Election, position: Posi
     // Closed in good order, as every watch is after some minutes; but never open it again at full speed.
     ? now - began < election.timing.retryPeriod ? now + jittered : now
     : yield* onFailure(election, position, toError(election, exit.cause), {
+      resumed,
       lasted: opened && now - began >= election.timing.retryPeriod,
       now,
       jittered
@@ -138,14 +140,14 @@ const onFailure = Effect.fnUntraced(function*(
   { failures, timing }: Election,
   position: Position,
   error: LeaseError,
-  at: { readonly lasted: boolean; readonly now: bigint; readonly jittered: bigint }
+  at: { readonly resumed: boolean; readonly lasted: boolean; readonly now: bigint; readonly jittered: bigint }
 ) {
-  const { jittered, lasted, now } = at
+  const { jittered, lasted, now, resumed } = at
   const meaning = meaningOf("watching", error.verb, error.reason)
   if (meaning === "StartOver") {
-    const resumed = position.since !== undefined
     position.since = undefined
-    return resumed ? now : now + jittered
+    // One that began without a version cannot be helped by leaving it out, whatever it has delivered.
+    return resumed || lasted ? now : now + jittered
   }
   // A load balancer cuts what is idle, and the metric counts it. That it cannot be opened again would be said then.
   if (lasted && meaning === "Retry") {
