@@ -402,7 +402,9 @@ export class Monitor {
     const instance = record?.annotations[instanceAnnotation]
     const identity = record?.holderIdentity ?? ""
     this.forgery = undefined
-    if (instance !== undefined && !this.authors.has(instance)) {
+    // Also where the instance is that of another candidate, which may have started later: from there it looks like a
+    // second process of this name, in another Pod.
+    if (instance !== undefined && this.authors.get(instance) !== identity) {
       this.madeUp.add(identity)
     }
     if (record === undefined || instance === undefined || this.authors.get(instance) !== identity) {

@@ -91,7 +91,13 @@ const acts: ReadonlyArray<Act> = [
     simulation.fault("container restart")
     candidate.kill(incarnation)
     restartLater(simulation, incarnation, delay)
-    world.after(delay + 4 * weather.roundTrip + slack, () => {
+    const atOnce = delay + 4 * weather.roundTrip + slack
+    // Only the very version that it saw first is resumed: an edit that comes between costs it the wait.
+    if (simulation.relabelled) {
+      const wait = timing.leaseDuration / slowestRate(simulation)
+      return { name: "container restart", keeps: false, within: atOnce + wait + weather.eventDelay }
+    }
+    world.after(atOnce, () => {
       const leader = simulation.monitor.leader()
       if (leader?.incarnation.candidate !== candidate) {
         world.violate(
@@ -99,7 +105,7 @@ const acts: ReadonlyArray<Act> = [
         )
       }
     })
-    return { name: "container restart", keeps: false, within: delay + 4 * weather.roundTrip + slack }
+    return { name: "container restart", keeps: false, within: atOnce }
   },
 
   (simulation, { incarnation }) => {
