@@ -564,3 +564,37 @@ describe("a watch that expires whenever it has delivered something", () => {
     assert.isAtMost(opened, 9)
   })
 })
+
+describe("a program that ends by its own side, and takes long to end", () => {
+  const slowly = Effect.addFinalizer(() => Effect.sleep("60 seconds"))
+  const overruns = (logs: ReadonlyArray<string>) => logs.filter((line) => line.includes("is still running although"))
+
+  test("is reported as an overrun where its Lease cannot be renewed meanwhile", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const fiber = yield* a.start(a.program(slowly))
+    yield* w.until(101_000)
+    fiber.interruptUnsafe()
+    yield* w.settle
+    yield* a.faults.refuse
+    yield* w.until(114_249)
+    assert.strictEqual(overruns(w.logs).length, 0)
+    yield* w.until(114_250)
+    assert.strictEqual(overruns(w.logs).length, 1)
+    yield* w.until(150_000)
+    assert.strictEqual(overruns(w.logs).length, 1)
+  })
+
+  test("once, where the Lease is taken from it first, too; and never while it is renewed", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const fiber = yield* a.start(a.program(slowly))
+    yield* w.until(101_000)
+    fiber.interruptUnsafe()
+    yield* w.until(130_000)
+    assert.strictEqual(overruns(w.logs).length, 0)
+    yield* w.cluster.editLease(key, { spec: { holderIdentity: "thief" } })
+    yield* w.until(150_000)
+    assert.strictEqual(overruns(w.logs).length, 1)
+  })
+})

@@ -29,6 +29,9 @@ import * as Telemetry from "./telemetry.ts"
 const validity = ({ state: { claim }, timing }: Election, now: Moment): bigint =>
   claim === undefined ? 0n : Renewal.validity(claim, now, timing.renewDeadline)
 
+/** Whether the program has ended by its own side, or is about to. */
+const hasEnded = ({ state: { claim } }: Election): boolean => claim === undefined || claim.over
+
 /** Ends the term at once. The first reason stands. */
 const lose = (election: Election, reason: LossReason, now: Moment): void => {
   advance(election, claimed((claim) => claim.over ? claim : Renewal.lose(claim, reason)), now)
@@ -73,7 +76,7 @@ export const begin = Effect.fnUntraced(function*(
     "loss",
     Effect.flatMap(
       Deferred.await(election.loss),
-      (reason) => Effect.andThen(onLoss(election, reason), watchOverrun(election))
+      (reason) => Effect.andThen(onLoss(election, reason), hasEnded(election) ? Effect.void : watchOverrun(election))
     )
   )
   yield* register(election, witness)
@@ -140,7 +143,11 @@ const watchDeadline = Effect.fnUntraced(function*(election: Election, sliced: bo
   const { renewDeadline, retryPeriod } = election.timing
   while (true) {
     const { claim } = election.state
-    if (claim === undefined || claim.lost !== undefined || claim.over) {
+    if (claim?.over === true) {
+      // Nothing is left to lose; but a program that is long about its end may outlive what is renewed for it.
+      return yield* watchOverrun(election)
+    }
+    if (claim === undefined || claim.lost !== undefined) {
       return
     }
     const now = yield* election.now
