@@ -4,6 +4,7 @@
  */
 import { assert, describe } from "@effect/vitest"
 import { setTimeout as sleep } from "node:timers/promises"
+import { vi } from "vitest"
 import { assertBetween, type Candidate, leaseName, milliseconds, releasedLease, type Trial } from "./support/Trial.ts"
 import { makeTrials } from "./support/trials.ts"
 import type { Lease } from "./utils/ApiClient.ts"
@@ -13,6 +14,8 @@ const trial = makeTrials()
 const { duration, slack } = milliseconds
 
 const rounds = Number(process.env["ROUNDS"] ?? "2")
+
+vi.setConfig({ testTimeout: 60_000 + rounds * 20_000 })
 
 /** A candidate behind a connection of its own. */
 class Placed implements AsyncDisposable {

@@ -6,11 +6,16 @@ import { assert, describe } from "@effect/vitest"
 import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { setTimeout as sleep } from "node:timers/promises"
+import { vi } from "vitest"
 import { startGo } from "./support/clientGo.ts"
 import { assertBetween, leaseName, milliseconds, releasedLease, type Trial } from "./support/Trial.ts"
 import { makeTrials } from "./support/trials.ts"
 import { leaseRules } from "./utils/ApiClient.ts"
 import { HttpFaultProxy } from "./utils/HttpFaultProxy.ts"
+
+const outageSeconds = Number(process.env["OUTAGE_SECONDS"] ?? "45")
+
+vi.setConfig({ testTimeout: 180_000 + outageSeconds * 1_000 })
 
 const trial = makeTrials()
 const { duration, slack } = milliseconds
@@ -70,7 +75,7 @@ describe.concurrent("a webhook on Leases behind which nobody answers", () => {
     await admin.patchLease(namespace, leaseName, { metadata: { labels: { touched: "yes" } } })
     assertBetween("a write", performance.now() - wrote, 2_500, 5_000)
 
-    await sleep(Number(process.env["OUTAGE_SECONDS"] ?? "45") * 1_000)
+    await sleep(outageSeconds * 1_000)
     assert.deepStrictEqual([leader.terms.length, leader.terms[0]!.ended, follower.terms.length], [1, Infinity, 0])
     assert.isFalse(go.values.some(({ event }) => event === "stopped"))
 
