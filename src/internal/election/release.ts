@@ -8,7 +8,7 @@ import * as Result from "effect/Result"
 import type { LeaseRecord } from "../../LeaseRecord.ts"
 import * as Attempts from "../protocol/attempts.ts"
 import { isHeldBy } from "../protocol/decision.ts"
-import * as Observation from "../protocol/observation.ts"
+import type * as Observation from "../protocol/observation.ts"
 import { meaningOf } from "../protocol/refusal.ts"
 import * as Renewal from "../protocol/renewal.ts"
 import { remaining } from "../protocol/timing.ts"
@@ -97,11 +97,11 @@ const target = ({ candidate, claim, takes, written, attempts }: Release, observa
   if (Attempts.shownBy(attempts.requests, lease) !== undefined) {
     return "released" as const
   }
-  // A record of our name without instance may be another's that somebody has edited; and what a campaign that holds
-  // nothing finds under its own instance, with a renewTime that none of its living takes wrote, somebody put back.
+  // Our name and instance do not make a record ours: somebody may have edited another's, or put an older one back. It is
+  // the one that was held when the release began, or one that an attempt of ours wrote.
   if (
     isHeldBy(lease, candidate) &&
-    ((claim !== undefined && Observation.instanceOf(lease) !== undefined) ||
+    (lease.resourceVersion === claim?.lease.resourceVersion ||
       (lease.renewTime !== undefined && written.has(lease.renewTime)))
   ) {
     return lease
