@@ -598,3 +598,24 @@ describe("a program that ends by its own side, and takes long to end", () => {
     assert.strictEqual(overruns(w.logs).length, 1)
   })
 })
+
+describe("a machine that was suspended", () => {
+  test("its term is over for good, although the first renewal after it succeeds", function*(w) {
+    yield* oldLease(w)
+    let asleep = 0
+    const a = yield* w.candidate("a", {
+      witness: () => BigInt(asleep) * 1_000_000n,
+      wallClock: () => asleep
+    })
+    yield* a.lead
+    // Just before a renewal, and not before the witness is looked at.
+    yield* w.until(104_900)
+    asleep = 3_600_000
+    assert.isFalse(yield* a.run((yield* a.leadership).isValid))
+    yield* w.until(108_000)
+    assert.deepStrictEqual(w.timeline.slice(1).map((line) => line.slice(7)), [
+      "a ends",
+      "a fails: RenewDeadlineExceeded"
+    ])
+  })
+})

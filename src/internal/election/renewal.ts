@@ -99,6 +99,10 @@ const renew = Effect.fnUntraced(function*(
 ) {
   const { key, store, timing } = election
   const start = yield* election.now
+  // After a suspension, before any timer has noticed: what begins now may save the finalizers, never the term.
+  if (claim.term !== undefined && !claim.over && remaining(claim.validFrom, start, timing.renewDeadline) === 0n) {
+    advance(election, claimed((claim) => Renewal.lose(claim, "RenewDeadlineExceeded")), start)
+  }
   const guard: LeaseRecord = claim.lease
   const renewTime = yield* nextRenewTime(election, guard.renewTime)
   const attempt: Attempts.Attempt = {
