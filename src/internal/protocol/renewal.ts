@@ -116,6 +116,10 @@ export const committed = (claim: Claim, attempt: Attempts.Request, lease: LeaseR
  * its renewTime is that of one of our attempts, and then from the start of
  * *that* attempt. Anything else newer (a label, an older write of ours) extends
  * nothing.
+ *
+ * Once the term is lost, our name and instance are not enough: others may have
+ * led since, unseen here, and somebody may have put our name over theirs. To
+ * renew that record, or to release it, would be to act on their Lease.
  */
 export const observed = (claim: Claim, observation: Observation): Claim => {
   if (claim.gone !== undefined) {
@@ -130,6 +134,9 @@ export const observed = (claim: Claim, observation: Observation): Claim => {
     return claim
   }
   const shown = Attempts.shownBy(claim.renewals.requests, lease)
+  if (claim.lost !== undefined && shown === undefined && lease.renewTime !== claim.lease.renewTime) {
+    return { ...claim, gone: "LeaseTaken" }
+  }
   const known = { ...claim, lease, mustRead: false, renewals: Attempts.living(claim.renewals, lease) }
   const next = shown === undefined ? known : extend(known, shown, lease.resourceVersion)
   return next.term !== undefined && lease.annotations[stepDownAnnotation] === claim.candidate.instance

@@ -165,6 +165,15 @@ describe("observed", () => {
     assert.deepStrictEqual([gone.lost, gone.gone], ["RenewDeadlineExceeded", "LeaseDeleted"])
   })
 
+  it("after the loss of the term our name and instance over a renewTime that we did not write are not ours", () => {
+    const lost = Renewal.lose(attempted(leading, 5), "RenewDeadlineExceeded")
+    const gone = Renewal.observed(lost, seen(mine(30n, 99)))
+    assert.deepStrictEqual([gone.lost, gone.gone], ["RenewDeadlineExceeded", "LeaseTaken"])
+    // An edit of what we wrote, and a write of ours that is read back, are.
+    assert.strictEqual(Renewal.observed(lost, seen(mine(30n, 1))).gone, undefined)
+    assert.strictEqual(Renewal.observed(lost, seen(mine(30n, 2))).gone, undefined)
+  })
+
   it("a request to step down counts in a term, and for this instance", () => {
     const asked = (of: string) =>
       seen({ ...mine(11n, 1), annotations: { ...mine(11n, 1).annotations, [stepDownAnnotation]: of } })
