@@ -55,6 +55,8 @@ export class Monitor {
   readonly terms: Array<ObservedTerm> = []
   /** Identities that two live processes have used: nothing is promised of who leads beside them. */
   readonly duplicated = new Set<string>()
+  /** The newest process under each identity. */
+  private readonly newest = new Map<string, Process>()
   /**
    * Identities in whose name a complete earlier record stood in the Lease when a process of theirs started: the one
    * forgery that nobody can tell from the truth.
@@ -321,6 +323,11 @@ export class Monitor {
 
   onStart({ identity, process }: Incarnation): void {
     this.answered.set(process, this.world.now)
+    // A replacement that starts before its predecessor's Pod is gone is a second process under one identity.
+    if (this.newest.get(identity)?.alive === true) {
+      this.duplicated.add(identity)
+    }
+    this.newest.set(identity, process)
     if (this.forgery?.identity === identity) {
       this.believe(identity)
     }

@@ -168,7 +168,11 @@ const moreActs: ReadonlyArray<Act> = [
       const { commits, reads, writes } = monitor.count(process)
       const most = 3 * (commits + 1) + 4 * (monitor.confirms - confirms)
       const unheard = profile.slowWrites?.lost ?? 0
-      if (process.alive && unheard === 0 && !simulation.relabelled && (writes > most || reads > 0)) {
+      // A leader that does not watch may ask once what became of a write that has had no answer for long.
+      if (
+        process.alive && unheard === 0 && !simulation.relabelled &&
+        (writes > most || (reads > 0 && incarnation.candidate.options.watch))
+      ) {
         const { name } = incarnation.process
         world.violate(
           new Violation("three writes for a renewal, and no read", `${name}: ${writes} and ${reads} for ${commits}`)
