@@ -30,6 +30,8 @@ interface Release {
   /** The renewTimes that this campaign may have written. */
   readonly written: ReadonlySet<bigint>
   attempts: Attempts.Series<Attempts.Attempt>
+  /** The API server does answer, but takes longer than requestTimeout. */
+  slow: boolean
   released: boolean
 }
 
@@ -38,8 +40,8 @@ interface Release {
  * finalizers have ended and renewal has stopped; all pending attempts are
  * forgotten with it, so that one that turns up later starts nothing.
  *
- * Takes at most the time of three attempts, and never fails: what could not be
- * released runs out.
+ * Takes at most the time of three attempts, or of six where the API server
+ * is slow to answer, and never fails: what could not be released runs out.
  */
 export const release = Effect.fnUntraced(function*(campaign: Campaign) {
   const { candidate, election, requests } = campaign
@@ -75,6 +77,7 @@ export const release = Effect.fnUntraced(function*(campaign: Campaign) {
       ...claim?.lease.renewTime === undefined ? [] : [claim.lease.renewTime]
     ]),
     attempts: Attempts.none,
+    slow: false,
     released: false
   }
   const result = yield* attempt(running)
@@ -116,7 +119,7 @@ const attempt = Effect.fnUntraced(function*(release: Release) {
   const { news, timing } = election
   const began = (yield* election.now).monotonic
   const since = claim?.validFrom ?? takes.at(-1)!.start
-  const limit = began + 2n * timing.retryPeriod + timing.requestTimeout
+  const patience = 2n * timing.retryPeriod + timing.requestTimeout
   let nextLook = began
   while (true) {
     news.closeUnsafe()
@@ -124,6 +127,8 @@ const attempt = Effect.fnUntraced(function*(release: Release) {
     const now = moment.monotonic
     // Later the Lease may be another's: by the clock that goes on while the machine is suspended, too.
     const latest = now + remaining(since, moment, timing.leaseDuration)
+    // A server that takes seconds for each write, and had a renewal of ours to do first, gets its time.
+    const limit = began + (release.slow ? 2n * patience : patience)
     const stop = limit < latest ? limit : latest
     const { mustRead, observation, reads } = election.state
     const found = target(release, observation)
@@ -209,6 +214,7 @@ const onReleased = Effect.fnUntraced(function*(
     yield* election.failures.onFailure(error)
     const meaning = meaningOf("releasing", error.verb, error.reason)
     if (meaning === "Read") {
+      release.slow ||= answer.end.monotonic - one.start.monotonic > election.timing.requestTimeout
       release.attempts = Attempts.conflicted(release.attempts, one.id, pause)
       if (election.state.observation.version === version) {
         advance(election, (state) => ({ ...state, mustRead: true }), answer.end)
