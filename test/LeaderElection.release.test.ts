@@ -169,6 +169,28 @@ describe("after a loss by deadline", () => {
     assert.strictEqual(yield* overruns, 0)
   })
 
+  test(
+    "a record under its name with a renewTime that it did not write is left alone: it may stand over its successor's",
+    function*(w) {
+      const { a } = yield* leading(w, Effect.sleep("3 seconds"))
+      const b = yield* w.candidate("b")
+      yield* b.lead
+      yield* a.faults.refuse
+      yield* w.until(111_000)
+      yield* w.cluster.editLease(key, { spec: { renewTime: "2026-01-01T00:00:00.000001Z" } })
+      yield* a.faults.restore
+      yield* w.until(114_000)
+      assert.strictEqual(yield* holder(w), "a")
+      yield* w.until(130_000)
+      assert.deepStrictEqual(w.timeline, [
+        "110000 a ends, valid: false, holder: a",
+        "113000 a has ended, valid: false, holder: a",
+        "113000 a fails: RenewDeadlineExceeded",
+        "126000 b leads"
+      ])
+    }
+  )
+
   test("finalizers that overrun are reported when they do, and nothing is released", function*(w) {
     const { a } = yield* leading(w, Effect.sleep("20 seconds"))
     const b = yield* w.candidate("b")
