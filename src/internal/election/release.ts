@@ -113,24 +113,28 @@ const target = ({ candidate, claim, takes, written, attempts }: Release, observa
   return takes.some(({ guard }) => guard === lease.resourceVersion) ? lease : undefined
 }
 
+/** The take that the Lease shows: others may take the Lease leaseDuration after *its* start. Else the newest. */
+const takenBy = (takes: Release["takes"], { lease }: Observation.Observation): Attempts.Attempt =>
+  (typeof lease === "string" ? undefined : Attempts.shownBy(takes, lease)) ?? takes.at(-1)!
+
 /** Sends releases, beside each other where answers are late, until one has come to something or time is up. */
 const attempt = Effect.fnUntraced(function*(release: Release) {
   const { claim, election, requests, takes } = release
   const { news, timing } = election
   const began = (yield* election.now).monotonic
-  const since = claim?.validFrom ?? takes.at(-1)!.start
   const patience = 2n * timing.retryPeriod + timing.requestTimeout
   let nextLook = began
   while (true) {
     news.closeUnsafe()
     const moment = yield* election.now
     const now = moment.monotonic
+    const { mustRead, observation, reads } = election.state
+    const since = claim?.validFrom ?? takenBy(takes, observation).start
     // Later the Lease may be another's: by the clock that goes on while the machine is suspended, too.
     const latest = now + remaining(since, moment, timing.leaseDuration)
     // A server that takes seconds for each write, and had a renewal of ours to do first, gets its time.
     const limit = began + (release.slow ? 2n * patience : patience)
     const stop = limit < latest ? limit : latest
-    const { mustRead, observation, reads } = election.state
     const found = target(release, observation)
     if (release.released || found === "released") {
       return "released"
