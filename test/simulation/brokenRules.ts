@@ -170,7 +170,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 500,
     edits: [
       edit(
-        "internal/protocol/observation.ts",
+        "internal/protocol/youngLease.ts",
         "  return observation.markedAt !== undefined && observation.markedAt < seen ? observation.markedAt : seen\n",
         "  return seen < 0n ? seen : 0n\n"
       )
@@ -197,7 +197,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
       edit(
         "internal/election/campaign.ts",
         "    if (settings.newLease === \"lead\" ||",
-        "    if (moment.monotonic >= Observation.oldEnoughAt(observation, timing.leaseDuration)) {\n      advance(election, claimed((claim) => ({ ...claim, validFrom: moment })), moment)\n      return yield* begin(election, election.state.claim!)\n    }\n    if (settings.newLease === \"lead\" ||"
+        "    if (moment.monotonic >= YoungLease.oldEnoughAt(observation, timing.leaseDuration)) {\n      advance(election, claimed((claim) => ({ ...claim, validFrom: moment })), moment)\n      return yield* begin(election, election.state.claim!)\n    }\n    if (settings.newLease === \"lead\" ||"
       )
     ]
   },
@@ -208,7 +208,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     among: ["server clocks"],
     edits: [
       edit(
-        "internal/protocol/observation.ts",
+        "internal/protocol/youngLease.ts",
         "lease.uid !== \"\" && lease.annotations[ageMarkAnnotation] === lease.uid",
         "lease.uid !== \"\" && lease.annotations[ageMarkAnnotation] !== undefined"
       )
@@ -384,7 +384,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     among: ["server clocks", "newLease"],
     edits: [
       edit(
-        "internal/protocol/observation.ts",
+        "internal/protocol/youngLease.ts",
         "  start >= oldEnoughAt(observation, leaseDuration)\n",
         "  (start >= oldEnoughAt(observation, leaseDuration) || observation.version > 0n)\n"
       )
@@ -398,9 +398,9 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/renewal.ts",
-        "const mark = Observation.needsMark(election.state.observation, start.monotonic, timing.leaseDuration)",
-        "const mark = Observation.needsMark(election.state.observation, start.monotonic, timing.leaseDuration) || " +
-          "(claim.term !== undefined && !Observation.isMarked(guard))"
+        "const mark = YoungLease.needsMark(election.state.observation, start.monotonic, timing.leaseDuration)",
+        "const mark = YoungLease.needsMark(election.state.observation, start.monotonic, timing.leaseDuration) || " +
+          "(claim.term !== undefined && !YoungLease.isMarked(guard))"
       )
     ]
   },

@@ -20,11 +20,11 @@ import type { LeaseRecord } from "../../LeaseRecord.ts"
 import * as Attempts from "../protocol/attempts.ts"
 import { decide, type Decision } from "../protocol/decision.ts"
 import * as Instance from "../protocol/instance.ts"
-import * as Observation from "../protocol/observation.ts"
 import { meaningOf } from "../protocol/refusal.ts"
 import * as Renewal from "../protocol/renewal.ts"
 import { isFarFrom, type Moment, remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
+import * as YoungLease from "../protocol/youngLease.ts"
 import { jitter, monotonic, waitUntil, wallMicros } from "./clock.ts"
 import { Deference } from "./deference.ts"
 import { step } from "./renewal.ts"
@@ -304,7 +304,7 @@ const write = Effect.fnUntraced(function*(
   }
   const beside = Attempts.open(takes).filter(({ id }) => id !== old?.id)
   advance(election, (state) => ({ ...state, takes: Attempts.begun(state.takes, attempt) }), start)
-  const mark = Observation.needsMark(observation, start.monotonic, timing.leaseDuration)
+  const mark = YoungLease.needsMark(observation, start.monotonic, timing.leaseDuration)
   const verb: LeaseVerb = lease === undefined ? "create" : "patch"
   yield* send(election, requests, {
     id: attempt.id,
@@ -450,7 +450,7 @@ const waitUntilOldEnough = Effect.fnUntraced(function*(campaign: Campaign) {
     if (remaining(claim.validFrom, moment, timing.renewDeadline) === 0n) {
       return undefined
     }
-    if (settings.newLease === "lead" || Renewal.mayBegin(claim, observation, timing.leaseDuration)) {
+    if (settings.newLease === "lead" || YoungLease.mayBegin(claim, observation, timing.leaseDuration)) {
       return yield* begin(election, claim)
     }
     if (!waiting) {
@@ -462,7 +462,7 @@ const waitUntilOldEnough = Effect.fnUntraced(function*(campaign: Campaign) {
       )
     }
     yield* step(election, requests, campaign.watch, {
-      ofAge: Observation.oldEnoughAt(observation, timing.leaseDuration),
+      ofAge: YoungLease.oldEnoughAt(observation, timing.leaseDuration),
       until: claim.validFrom.monotonic + timing.renewDeadline
     })
   }

@@ -9,11 +9,11 @@ import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import type { LeaseRecord, LeaseWrite } from "../../LeaseRecord.ts"
 import * as Attempts from "../protocol/attempts.ts"
-import * as Observation from "../protocol/observation.ts"
 import { meaningOf } from "../protocol/refusal.ts"
 import * as Renewal from "../protocol/renewal.ts"
 import { remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
+import * as YoungLease from "../protocol/youngLease.ts"
 import { jitter, seconds, waitUntil } from "./clock.ts"
 import {
   abort,
@@ -118,7 +118,7 @@ const renew = Effect.fnUntraced(function*(
     abort(requests, old.id)
   }
   const beside = Attempts.open(claim.renewals).filter(({ id }) => id !== old?.id)
-  const mark = Observation.needsMark(election.state.observation, start.monotonic, timing.leaseDuration)
+  const mark = YoungLease.needsMark(election.state.observation, start.monotonic, timing.leaseDuration)
   const beginning = ofAge !== undefined && start.monotonic >= ofAge
   const change: LeaseWrite = (beginning ? Writes.begin : Writes.renew)(claim.candidate, guard, renewTime, { mark })
   advance(election, claimed((claim) => Renewal.attempted(claim, attempt)), start)

@@ -9,7 +9,8 @@
  *
  * @internal
  */
-import { ageMarkAnnotation, isSignOfLife, type LeaseRecord } from "../../LeaseRecord.ts"
+import { isSignOfLife, type LeaseRecord } from "../../LeaseRecord.ts"
+import { isMarked } from "./youngLease.ts"
 
 export { instanceOf, isSignOfLife } from "../../LeaseRecord.ts"
 
@@ -45,14 +46,6 @@ export const initial: Observation = {
   markedAt: undefined,
   first: undefined
 }
-
-/**
- * Whether the object carries the age mark: an annotation whose value is the
- * object's own uid. Servers assign uids, so no copy, backup or `kubectl apply`
- * carries the mark to another object.
- */
-export const isMarked = (lease: LeaseRecord): boolean =>
-  lease.uid !== "" && lease.annotations[ageMarkAnnotation] === lease.uid
 
 /** Whether this is the very version that this election saw first. */
 export const isFirst = ({ first }: Observation, lease: LeaseRecord): boolean =>
@@ -157,25 +150,3 @@ export const onRead = (
   }
   return lease !== "absent" && isNews(observation, lease) ? seePresent(observation, lease, now) : undefined
 }
-
-/**
- * The monotonic time from which the object is known to be older than
- * leaseDuration: seen here, by this uid, for that long, or found with the age
- * mark on it. No clock but our own takes part. No term begins before it: an
- * absent Lease does not prove that nobody leads, and the leader of a deleted
- * one may be valid for up to renewDeadline more.
- */
-export const oldEnoughAt = (observation: Observation, leaseDuration: bigint): bigint => {
-  const seen = observation.firstSeenAt + leaseDuration
-  return observation.markedAt !== undefined && observation.markedAt < seen ? observation.markedAt : seen
-}
-
-/**
- * Whether a write that starts at `start` is to add the age mark: only a process
- * that itself knows the object to be old, and only where it is missing. Leading
- * gives no right to it: under `newLease: "lead"` a leader may hold an object
- * that is a moment old.
- */
-export const needsMark = (observation: Observation, start: bigint, leaseDuration: bigint): boolean =>
-  typeof observation.lease !== "string" && !isMarked(observation.lease) &&
-  start >= oldEnoughAt(observation, leaseDuration)

@@ -12,7 +12,7 @@ import type { Term } from "../../LeaderElectionStatus.ts"
 import { type LeaseRecord, stepDownAnnotation } from "../../LeaseRecord.ts"
 import * as Attempts from "./attempts.ts"
 import { lossOf, type TakeoverCause } from "./decision.ts"
-import { type Observation, oldEnoughAt } from "./observation.ts"
+import type { Observation } from "./observation.ts"
 import { elapsed, type Moment, programDeadline, remaining, type Timing } from "./timing.ts"
 import type { Candidate } from "./writes.ts"
 
@@ -179,14 +179,6 @@ export const dueAt = (claim: Claim, timing: Timing, ofAge: bigint | undefined): 
   const due = ofAge !== undefined && claim.term === undefined && ofAge < renewal ? ofAge : renewal
   return due > retry ? due : retry
 }
-
-/**
- * Whether the term may begin: the success that validity counts from was an
- * attempt that *started* when the object was known to be old. A renewal begun
- * before, and read back later, does not begin it.
- */
-export const mayBegin = (claim: Claim, observation: Observation, leaseDuration: bigint): boolean =>
-  claim.validFrom.monotonic >= oldEnoughAt(observation, leaseDuration)
 
 /** Whether others may have taken the Lease while the program was still running: then it is not released. */
 export const hasOverrun = (claim: Claim, now: Moment, leaseDuration: bigint): boolean =>

@@ -324,18 +324,6 @@ describe("the first snapshot", () => {
 describe("the age mark", () => {
   const mark = (uid: string) => ({ annotations: { [ageMarkAnnotation]: uid } })
 
-  const table: ReadonlyArray<[string, LeaseRecord, boolean]> = [
-    ["its own uid", lease(mark("uid-1")), true],
-    ["another object's, copied with its annotations", lease(mark("uid-0")), false],
-    ["none", lease(), false],
-    ["empty, on an object without uid", lease({ uid: "", ...mark("") }), false]
-  ]
-  for (const [what, record, expected] of table) {
-    it(`isMarked, ${what}: ${expected}`, () => {
-      assert.strictEqual(Observation.isMarked(record), expected)
-    })
-  }
-
   it("is noted when it is first seen, and stays known when somebody removes it", () => {
     const marked = Observation.onApplied(Observation.initial, lease(mark("uid-1")), seconds(3))
     assert.strictEqual(marked.markedAt, seconds(3))
@@ -358,32 +346,4 @@ describe("the age mark", () => {
     const own = lease({ uid: "uid-2", resourceVersion: 20n, ...mark("uid-2") })
     assert.strictEqual(Observation.onApplied(marked, own, now).markedAt, now)
   })
-
-  const due: ReadonlyArray<[string, Observation.Observation, number, boolean]> = [
-    ["seen for leaseDuration", known(), 15.5, true],
-    ["not seen for so long", known(), 15.499, false],
-    ["found, and removed since", { ...known(), markedAt: seconds(2) }, 2, true],
-    ["there already", { ...known(mark("uid-1")), markedAt: seconds(2) }, 20, false],
-    ["that of another object", known(mark("uid-0")), 15.5, true],
-    ["of a Lease that is absent", absent, 100, false]
-  ]
-  for (const [what, observation, at, expected] of due) {
-    it(`needsMark, ${what}: ${expected}`, () => {
-      assert.strictEqual(Observation.needsMark(observation, seconds(at), seconds(15)), expected)
-    })
-  }
-})
-
-describe("oldEnoughAt", () => {
-  const table: ReadonlyArray<[string, bigint, bigint | undefined, bigint]> = [
-    ["seen here for leaseDuration", seconds(100), undefined, seconds(115)],
-    ["marked when it was first seen", seconds(100), seconds(100), seconds(100)],
-    ["marked later", seconds(100), seconds(108), seconds(108)],
-    ["marked when it was old already", seconds(100), seconds(130), seconds(115)]
-  ]
-  for (const [what, firstSeenAt, markedAt, expected] of table) {
-    it(what, () => {
-      assert.strictEqual(Observation.oldEnoughAt({ ...known(), firstSeenAt, markedAt }, seconds(15)), expected)
-    })
-  }
 })

@@ -242,21 +242,6 @@ describe("dueAt", () => {
   })
 })
 
-describe("mayBegin", () => {
-  const table: ReadonlyArray<[string, number, number, boolean]> = [
-    ["an attempt that began when it was old", 15, 0, true],
-    ["one that began before, read back later", 14.999, 0, false],
-    ["of an object seen later", 15, 1, false]
-  ]
-  for (const [what, start, firstSeen, expected] of table) {
-    it(`${what}: ${expected}`, () => {
-      const claim = Renewal.committed(held, attempt(2, start), mine(11n, 2))
-      const observation = { ...seen(claim.lease), firstSeenAt: seconds(firstSeen) }
-      assert.strictEqual(Renewal.mayBegin(claim, observation, seconds(15)), expected)
-    })
-  }
-})
-
 it("a program must have ended by 95 % of leaseDuration after the last success", () => {
   assert.isFalse(Renewal.hasOverrun(leading, moment(14.249), seconds(15)))
   assert.isTrue(Renewal.hasOverrun(leading, moment(14.25), seconds(15)))
