@@ -20,6 +20,7 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Os from "node:os"
 import * as DurationText from "./internal/duration.ts"
+import * as EnvironmentVariables from "./internal/protocol/environmentVariables.ts"
 import * as Rules from "./internal/protocol/settings.ts"
 import { InvalidSettings, LeaderElectionError } from "./LeaderElectionError.ts"
 
@@ -219,7 +220,7 @@ export const CurrentProcess: Context.Reference<{ readonly hostName: string; read
  * @category configuration
  * @since 0.1.0
  */
-export const variables = Rules.variables
+export const variables = EnvironmentVariables.variables
 
 // -----------------------------------------------------------------------------
 // Defaults
@@ -298,7 +299,7 @@ const readEnvironment: Effect.Effect<Rules.Environment, LeaderElectionError> = E
   const read: Record<string, string | undefined> = {}
   const problems: Array<string> = []
   const names = (yield* ReadsEnvironment)
-    ? [...Object.values(variables), ...Rules.podVariables]
+    ? [...Object.values(variables), ...EnvironmentVariables.podVariables]
     : []
   for (const variable of names) {
     const result = yield* Effect.result(readVariable(variable))
