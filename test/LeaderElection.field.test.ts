@@ -5,6 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Logger, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Deference } from "../src/internal/election/deference.ts"
+import * as MicroTime from "../src/internal/protocol/microTime.ts"
 import * as LeaderElection from "../src/LeaderElection.ts"
 import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
 import { LeaderElectionError, LeadershipLost } from "../src/LeaderElectionError.ts"
@@ -234,6 +235,40 @@ describe("edits", () => {
     yield* w.until(130_000)
     assert.deepStrictEqual(led(w.timeline), ["100000 a leads", "106000 b leads", "123000 a leads"])
   })
+
+  test(
+    "the last record of its own put back over a successor's that it missed: a sign of life all the same",
+    function*(w) {
+      yield* oldLease(w)
+      const a = yield* w.candidate("a")
+      const b = yield* w.candidate("b")
+      yield* a.startForever(a.program())
+      yield* b.startForever(b.program())
+      yield* w.until(106_000)
+      const last = yield* w.lease
+      yield* a.faults.stall
+      yield* w.until(131_000)
+      // Valid until 140: it renewed a second ago.
+      yield* b.faults.stall
+      yield* w.cluster.editLease(key, {
+        metadata: { annotations: last.annotations },
+        spec: {
+          holderIdentity: last.holderIdentity,
+          leaseDurationSeconds: last.leaseDurationSeconds ?? null,
+          acquireTime: MicroTime.format(last.acquireTime!),
+          renewTime: MicroTime.format(last.renewTime!),
+          leaseTransitions: last.leaseTransitions
+        }
+      })
+      const { renewTime, resourceVersion } = yield* w.lease
+      assert.strictEqual(renewTime, last.renewTime)
+      assert.isTrue(resourceVersion > last.resourceVersion)
+      yield* a.faults.restore
+      yield* w.until(160_000)
+      // 15 s after it had read the record again.
+      assert.deepStrictEqual(led(w.timeline), ["100000 a leads", "120000 b leads", "147000 a leads"])
+    }
+  )
 
   test("an older record of the leader put back costs its term, and never its process", function*(w) {
     yield* oldLease(w)

@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
@@ -59,6 +60,8 @@ export interface Incarnation {
   main: Fiber.Fiber<unknown, unknown> | undefined
   /** It has been asked to end. */
   terminating: boolean
+  /** When its watch was last refused: it polls for a minute then. */
+  watchRefusedAt: number
 }
 
 export class Candidate {
@@ -140,7 +143,8 @@ export class Candidate {
       identity,
       faults,
       main: undefined,
-      terminating: false
+      terminating: false,
+      watchRefusedAt: -Infinity
     }
     monitor.onStart(incarnation)
     weather.connect(incarnation)
@@ -396,6 +400,10 @@ const bridge = (
               process.deliver(() => {
                 world.note(process.name, () =>
                   `<~ watch ends${Exit.isSuccess(exit) ? "" : " broken"}`)
+                const reason = Option.getOrUndefined(Exit.findErrorOption(exit))?.reason._tag
+                if (reason === "LeaseForbidden" || reason === "LeaseInvalid") {
+                  incarnation.watchRefusedAt = world.now
+                }
                 if (Exit.isSuccess(exit)) {
                   Queue.endUnsafe(queue)
                 } else {

@@ -380,12 +380,19 @@ export class Monitor {
 
   /**
    * Whether what one candidate wrote may be put back as it is: every live process has seen something after the last
-   * record that said the same, so that it is a sign of life to all of them.
+   * record that said the same, so that it is a sign of life to all of them. To the one that it names it is one anyway.
    */
   isOutdated(record: LeaseRecord): boolean {
     // What is put back says the same of another object, where the Lease was deleted since.
     const last = this.signs.get(signOf({ ...record, uid: this.record?.uid ?? "" }))?.version ?? record.resourceVersion
-    return this.world.processes.every((process) => (this.knowledge.get(process)?.version ?? 0n) > last)
+    const named = new Set(
+      this.simulation.candidates.flatMap(({ current }) =>
+        current?.identity === record.holderIdentity ? [current.process] : []
+      )
+    )
+    return this.world.processes.every((process) =>
+      named.has(process) || (this.knowledge.get(process)?.version ?? 0n) > last
+    )
   }
 
   /**

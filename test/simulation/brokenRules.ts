@@ -113,8 +113,21 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/timing.ts",
-        "(lease.leaseDurationSeconds === undefined ? leaseDuration",
-        "(lease.leaseDurationSeconds !== 1 ? leaseDuration"
+        "(leaseDurationSeconds === undefined ? candidate.leaseDuration",
+        "(leaseDurationSeconds !== 1 ? candidate.leaseDuration"
+      )
+    ]
+  },
+  {
+    name: "a record of one's own that is put back says nothing new",
+    seenIn: "the first version of the rules for edits",
+    within: 100,
+    among: ["forgery"],
+    edits: [
+      edit(
+        "internal/protocol/timing.ts",
+        "holderIdentity === candidate.identity ? observation.changedAt : observation.signOfLifeAt",
+        "holderIdentity === candidate.identity ? observation.signOfLifeAt : observation.signOfLifeAt"
       )
     ]
   },

@@ -3,8 +3,9 @@
  * leader is cut off and cannot know.
  *
  * What is never done here is what the documentation excludes: writing the mark of a release by hand, and putting back
- * a record that somebody who missed what came between takes for the last one. A complete record in the name of a
- * process that has just started is put back, and what follows from that is not held against anybody (`Monitor.forged`).
+ * a record that somebody else than the one it names takes for the last one, because it missed what came between. A
+ * complete record in the name of a process that has just started is put back, and what follows from that is not held
+ * against anybody (`Monitor.forged`).
  */
 import * as Effect from "effect/Effect"
 import { instanceAnnotation, type LeaseRecord } from "../../src/LeaseRecord.ts"
@@ -117,10 +118,14 @@ const nameAnother = (simulation: Simulation, leader: ObservedTerm): void => {
   const annotations = instance === undefined
     ? withoutAnnotations(simulation, record)
     : { [instanceAnnotation]: instance }
+  // A released Lease says 1 s, which is a forgery of its own under a holder's name.
+  const leaseDurationSeconds = record.leaseDurationSeconds === 1
+    ? Math.ceil(timing.leaseDuration / second)
+    : record.leaseDurationSeconds ?? null
   simulation.fault("a candidate named by others", timing.leaseDuration)
   world.note("fault", () => `the Lease is made to name ${identity}, with ${JSON.stringify(annotations)}`)
   simulation.foreign(
-    cluster.editLease(key, { metadata: { annotations }, spec: { holderIdentity: identity } })
+    cluster.editLease(key, { metadata: { annotations }, spec: { holderIdentity: identity, leaseDurationSeconds } })
   )
   monitor.onForged()
   // An elector of another kind keeps an instance that was there before: beside it a restart is as good as a forgery.
@@ -388,9 +393,12 @@ const etcdRestored: Act = (simulation) => {
   }
   const backup = world.sync(cluster.snapshot)
   const pods = candidates.map(({ podUid }) => podUid)
-  world.after(dice.scale(0.1, 3) * timing.leaseDuration, () => {
-    const slowest = Math.min(...candidates.map(({ options }) => options.rate))
-    const lasts = (timing.renewDeadline + timing.ending) / slowest + second
+  const slowest = Math.min(...candidates.map(({ options }) => options.rate))
+  const lasts = (timing.renewDeadline + timing.ending) / slowest + second
+  const delay = dice.scale(0.1, 3) * timing.leaseDuration
+  // Not counted as a fault before it is one, but the storm is not over before it.
+  simulation.lastFault = Math.max(simulation.lastFault, world.now + delay + lasts)
+  world.after(delay, () => {
     weather.down(lasts)
     simulation.fault("etcd restored", lasts + timing.leaseDuration)
     world.after(lasts - milli, () => {

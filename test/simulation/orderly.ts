@@ -2,7 +2,7 @@
  * One fault at a time, with time to recover between them: a healthy leader is not lost to it, and whoever takes over
  * does so within the time that is promised for that fault.
  */
-import type { Incarnation } from "./Candidate.ts"
+import type { Candidate, Incarnation } from "./Candidate.ts"
 import { putBack, witnessJumps } from "./forgery.ts"
 import type { ObservedTerm } from "./Monitor.ts"
 import type { Simulation } from "./Simulation.ts"
@@ -24,6 +24,12 @@ interface Expectation {
 const slack = 50 * milli
 
 const slowestRate = ({ candidates }: Simulation): number => Math.min(...candidates.map(({ options }) => options.rate))
+
+/** Whether it has a watch: one that was refused is left alone for a minute, or leaseDuration where that is longer. */
+const isWatching = ({ timing, world }: Simulation, { current, options }: Candidate): boolean =>
+  options.watch &&
+  (world.now - (current?.watchRefusedAt ?? -Infinity)) * options.rate > Math.max(60 * second, timing.leaseDuration) +
+      timing.retryPeriod
 
 const labelNow = (simulation: Simulation): void => {
   const labels = { touched: String(simulation.world.now) }
@@ -74,7 +80,7 @@ const acts: ReadonlyArray<Act> = [
     simulation.fault("crash")
     incarnation.candidate.kill(incarnation)
     restartLater(simulation, incarnation, 2.5 * timing.leaseDuration)
-    const seen = simulation.candidates.every(({ options }) => options.watch)
+    const seen = simulation.candidates.every((candidate) => isWatching(simulation, candidate))
       ? weather.eventDelay
       : timing.retryPeriod / slowestRate(simulation) + weather.roundTrip
     return {
@@ -113,7 +119,7 @@ const acts: ReadonlyArray<Act> = [
     const { candidate } = incarnation
     simulation.fault("SIGTERM")
     const conflict = dice.chance(0.5)
-    const watched = simulation.candidates.some((other) => other !== candidate && other.options.watch)
+    const watched = simulation.candidates.some((other) => other !== candidate && isWatching(simulation, other))
     const retryPeriod = timing.retryPeriod / slowestRate(simulation)
     const handover = (conflict ? 4 : 2) * weather.roundTrip + slack +
       (watched ? weather.eventDelay : retryPeriod + weather.roundTrip) +

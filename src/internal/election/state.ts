@@ -311,7 +311,7 @@ const logLeader = (
 
 // A holder that is seen to live ends the time without one; it began when the last one's lease ran out.
 const countLeaderless = (
-  { leaderless, timing }: Election,
+  { leaderless, settings: { identity }, timing: { leaseDuration } }: Election,
   before: Observation.Observation,
   after: Observation.Observation,
   now: bigint
@@ -319,7 +319,7 @@ const countLeaderless = (
   const until = (observation: Observation.Observation): bigint | undefined =>
     typeof observation.lease === "string" || observation.lease.holderIdentity === ""
       ? undefined
-      : expiresAt(observation, observation.lease, timing.leaseDuration)
+      : expiresAt(observation, observation.lease, { identity, leaseDuration })
   if (!leaderless.counting) {
     leaderless.counting = true
     return

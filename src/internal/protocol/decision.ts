@@ -77,7 +77,7 @@ export const decide = (
   if (own && Instance.isPredecessor(instance, candidate.instance) && isFirst(observation, lease)) {
     return { _tag: "Take", lease, cause: "resumed" }
   }
-  const until = expiresAt(observation, lease, candidate.leaseDuration)
+  const until = expiresAt(observation, lease, candidate)
   return now >= until
     ? { _tag: "Take", lease, cause: "expired" }
     : { _tag: "Wait", until, lease, duplicate: own && Instance.startedAfter(instance, candidate.instance) }

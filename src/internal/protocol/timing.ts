@@ -45,16 +45,30 @@ export const remaining = (start: Moment, now: Moment, renewDeadline: bigint): bi
 
 /**
  * When the holder counts as dead: no sign of life seen here for the *holder's*
- * duration (ours where it is missing). A Lease without holder that was not
- * released (made by hand, or a live one emptied in place by a deployment tool)
- * may still have a leader that has not noticed: any change of it counts as a
- * sign of life, for our duration.
+ * duration (ours where it is missing). Any change at all counts as one where
+ * the record is not what a live holder leaves there:
+ *
+ * - without holder, and not released (made by hand, or a live Lease emptied in
+ *   place by a deployment tool): its leader may not have noticed yet. For our
+ *   duration.
+ * - under our own name: it is not ours (or it would have been recognised), and
+ *   what we wrote ourselves once may have been put back over another's, while
+ *   we were cut off and saw nothing of that one. It then says what we knew
+ *   already, and is a sign of life all the same.
  */
-export const expiresAt = (observation: Observation, lease: LeaseRecord, leaseDuration: bigint): bigint =>
-  lease.holderIdentity === ""
-    ? observation.changedAt + leaseDuration
-    : observation.signOfLifeAt +
-      (lease.leaseDurationSeconds === undefined ? leaseDuration : BigInt(lease.leaseDurationSeconds) * 1_000_000_000n)
+export const expiresAt = (
+  observation: Observation,
+  lease: LeaseRecord,
+  candidate: { readonly identity: string; readonly leaseDuration: bigint }
+): bigint => {
+  const { holderIdentity, leaseDurationSeconds } = lease
+  if (holderIdentity === "") {
+    return observation.changedAt + candidate.leaseDuration
+  }
+  const since = holderIdentity === candidate.identity ? observation.changedAt : observation.signOfLifeAt
+  return since +
+    (leaseDurationSeconds === undefined ? candidate.leaseDuration : BigInt(leaseDurationSeconds) * 1_000_000_000n)
+}
 
 /** The part of leaseDuration by which a program that lost its term must have ended. */
 export const programDeadline = (leaseDuration: bigint): bigint => (leaseDuration * 95n) / 100n

@@ -104,19 +104,19 @@ describe("decide", () => {
       "my own write, no attempt of which is living",
       lease({ holderIdentity: "me", instance: `50-${o}-x`, renewTime: 77n }),
       105,
-      "Wait until 115"
+      "Wait until 118"
     ],
     [
       "this instance, with the renewTime of no attempt",
       lease({ holderIdentity: "me", instance: `50-${o}-x` }),
       105,
-      "Wait until 115",
+      "Wait until 118",
       { attempts: [attempt] }
     ],
     [
       "this instance, expired",
       lease({ holderIdentity: "me", instance: `50-${o}-x` }),
-      115,
+      118,
       "Take (expired)"
     ],
     [
@@ -130,14 +130,14 @@ describe("decide", () => {
       "my renewTime under another instance",
       lease({ holderIdentity: "me", instance: `51-${p}-x`, renewTime: 77n }),
       105,
-      "Wait until 115, duplicate",
+      "Wait until 118, duplicate",
       { attempts: [attempt] }
     ],
     [
       "my renewTime without instance",
       lease({ holderIdentity: "me", renewTime: 77n }),
       105,
-      "Wait until 115",
+      "Wait until 118",
       { attempts: [attempt] }
     ],
     // --- my identity, an earlier instance of my origin, as it was first seen
@@ -147,66 +147,66 @@ describe("decide", () => {
       "my predecessor's, put back at a later version",
       lease({ holderIdentity: "me", instance: `49-${o}-z` }),
       100,
-      "Wait until 115",
+      "Wait until 118",
       { first: { uid: "uid-1", version: 9n } }
     ],
     [
       "my predecessor's late create, where there was none at first",
       lease({ holderIdentity: "me", instance: `49-${o}-z` }),
       100,
-      "Wait until 115",
+      "Wait until 118",
       { first: "absent" }
     ],
     [
       "my predecessor's, on another object",
       lease({ holderIdentity: "me", instance: `49-${o}-z` }),
       100,
-      "Wait until 115",
+      "Wait until 118",
       { first: { uid: "uid-0", version: 10n } }
     ],
     [
       "my predecessor's, dead, at a later version",
       lease({ holderIdentity: "me", instance: `49-${o}-z` }),
-      115,
+      118,
       "Take (expired)",
       { first: { uid: "uid-1", version: 9n } }
     ],
-    // --- my identity in any other way
+    // --- my identity in any other way: every change is a sign of life
     [
       "the leader's instance beside my name",
       lease({ holderIdentity: "me", instance: `49-${p}-z` }),
       100,
-      "Wait until 115"
+      "Wait until 118"
     ],
-    ["an instance of version 0.1.0", lease({ holderIdentity: "me", instance: "49-z" }), 100, "Wait until 115"],
+    ["an instance of version 0.1.0", lease({ holderIdentity: "me", instance: "49-z" }), 100, "Wait until 118"],
     [
       "a later instance of mine",
       lease({ holderIdentity: "me", instance: `51-${o}-a` }),
-      114.999,
-      "Wait until 115, duplicate"
+      117.999,
+      "Wait until 118, duplicate"
     ],
     [
       "as early, but later by the random part",
       lease({ holderIdentity: "me", instance: `50-${o}-y` }),
       100,
-      "Wait until 115, duplicate"
+      "Wait until 118, duplicate"
     ],
     [
       "a later instance of version 0.1.0",
       lease({ holderIdentity: "me", instance: "51-z" }),
       100,
-      "Wait until 115, duplicate"
+      "Wait until 118, duplicate"
     ],
-    ["one that cannot be ordered", lease({ holderIdentity: "me", instance: "what" }), 100, "Wait until 115"],
+    ["one that cannot be ordered", lease({ holderIdentity: "me", instance: "what" }), 100, "Wait until 118"],
     [
       "a later instance of mine, expired",
       lease({ holderIdentity: "me", instance: `51-${o}-a` }),
-      115,
+      118,
       "Take (expired)"
     ],
     // Written by another implementation under our identity, or the annotation was removed.
-    ["my identity without instance", lease({ holderIdentity: "me" }), 100, "Wait until 115"],
-    ["my identity without instance, expired", lease({ holderIdentity: "me" }), 115, "Take (expired)"],
+    ["my identity without instance", lease({ holderIdentity: "me" }), 100, "Wait until 118"],
+    ["my identity without instance, expired", lease({ holderIdentity: "me" }), 118, "Take (expired)"],
     // --- another's
     ["another's", lease(), 100, "Wait until 115"],
     ["another's, at its end", lease(), 114.999, "Wait until 115"],

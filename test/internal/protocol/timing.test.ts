@@ -136,16 +136,19 @@ describe("isFarFrom", () => {
   }
 })
 
-describe("expiresAt: counts signs of life of a holder, and changes of a Lease without", () => {
+describe("expiresAt: counts signs of life of a holder, and all changes without one or under one's own name", () => {
   const seen = { ...initial, signOfLifeAt: seconds(100), changedAt: seconds(103) }
   const table: ReadonlyArray<[string, Parameters<typeof lease>[0], number]> = [
     ["the holder's duration", { leaseDurationSeconds: 7 }, 107],
     ["ours where the holder's is missing", { leaseDurationSeconds: undefined }, 120],
-    ["ours where there is no holder", { holderIdentity: "", leaseDurationSeconds: 7 }, 123]
+    ["ours where there is no holder", { holderIdentity: "", leaseDurationSeconds: 7 }, 123],
+    ["the record's under our own name", { holderIdentity: "me", leaseDurationSeconds: 7 }, 110],
+    ["ours where our own record has none", { holderIdentity: "me", leaseDurationSeconds: undefined }, 123]
   ]
   for (const [what, change, expected] of table) {
     it(`${what}: at ${expected} s`, () => {
-      assert.strictEqual(expiresAt(seen, lease(change), seconds(20)), seconds(expected))
+      const candidate = { identity: "me", leaseDuration: seconds(20) }
+      assert.strictEqual(expiresAt(seen, lease(change), candidate), seconds(expected))
     })
   }
 })
