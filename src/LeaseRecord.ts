@@ -3,14 +3,15 @@
  * `coordination.k8s.io/v1`.
  *
  * Everything that decides about leadership works on {@link LeaseRecord}; only
- * stores that speak the Kubernetes API use {@link decode}, {@link toCreateBody}
- * and {@link toPatchBody}. Times are whole microseconds since the Unix epoch, as
+ * stores that speak the Kubernetes API use {@link FromJson}, {@link decode},
+ * {@link toCreateBody} and {@link toPatchBody}. Times are whole microseconds since the Unix epoch, as
  * Kubernetes' `MicroTime` has them, so that none is rounded on its way through.
  *
  * @since 0.1.0
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import * as Json from "./internal/leaseJson.ts"
 import * as MicroTime from "./internal/protocol/microTime.ts"
 
 /**
@@ -147,45 +148,40 @@ export const stepDownAnnotation = "effect-kubernetes-leader-election/step-down"
  */
 export const maxLeaseTransitions = 2 ** 31 - 1
 
-const NullOr = <S extends Schema.Top>(schema: S) => Schema.optional(Schema.NullOr(schema))
-
-const StringMap = Schema.Record(Schema.String, Schema.String)
-
-const WireOwnerReference = Schema.Struct({
-  apiVersion: Schema.String,
-  kind: Schema.String,
-  name: Schema.String,
-  uid: Schema.String,
-  controller: Schema.optional(Schema.Boolean),
-  blockOwnerDeletion: Schema.optional(Schema.Boolean)
-})
-
-const WireLease = Schema.Struct({
-  metadata: Schema.Struct({
-    name: Schema.String,
-    namespace: Schema.String,
-    uid: Schema.String,
-    resourceVersion: Schema.String.check(Schema.isPattern(/^[0-9]+$/)),
-    deletionTimestamp: NullOr(Schema.String),
-    labels: NullOr(StringMap),
-    annotations: NullOr(StringMap),
-    ownerReferences: NullOr(Schema.Array(WireOwnerReference))
-  }),
-  spec: NullOr(Schema.Struct({
-    holderIdentity: NullOr(Schema.String),
-    leaseDurationSeconds: NullOr(Schema.Number),
-    acquireTime: NullOr(Schema.String),
-    renewTime: NullOr(Schema.String),
-    leaseTransitions: NullOr(Schema.Number),
-    strategy: NullOr(Schema.String),
-    preferredHolder: NullOr(Schema.String)
-  }))
-})
-
-const decodeWire = Schema.decodeUnknownEffect(WireLease)
+/**
+ * A Lease object of the Kubernetes API, as far as {@link FromJson} reads it.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface LeaseJson {
+  readonly metadata: {
+    readonly name: string
+    readonly namespace: string
+    readonly uid: string
+    readonly resourceVersion: string
+    readonly deletionTimestamp?: string | null | undefined
+    readonly labels?: Readonly<Record<string, string>> | null | undefined
+    readonly annotations?: Readonly<Record<string, string>> | null | undefined
+    readonly ownerReferences?: ReadonlyArray<OwnerReference> | null | undefined
+  }
+  readonly spec?:
+    | {
+      readonly holderIdentity?: string | null | undefined
+      readonly leaseDurationSeconds?: number | null | undefined
+      readonly acquireTime?: string | null | undefined
+      readonly renewTime?: string | null | undefined
+      readonly leaseTransitions?: number | null | undefined
+      readonly strategy?: string | null | undefined
+      readonly preferredHolder?: string | null | undefined
+    }
+    | null
+    | undefined
+}
 
 /**
- * Reads a Lease object of the Kubernetes API.
+ * A Lease as a schema: the object of the Kubernetes API on one side, a
+ * {@link LeaseRecord} on the other.
  *
  * **Details**
  *
@@ -195,35 +191,19 @@ const decodeWire = Schema.decodeUnknownEffect(WireLease)
  * name, no uid, no decimal resourceVersion).
  *
  * @category codecs
+ * @since 0.2.0
+ */
+export const FromJson: Schema.Codec<LeaseRecord, LeaseJson> = Json.FromJson
+
+/**
+ * Reads a Lease object of the Kubernetes API, as {@link FromJson} does.
+ *
+ * @category codecs
  * @since 0.1.0
  */
-export const decode = (value: unknown): Effect.Effect<LeaseRecord, Schema.SchemaError> =>
-  Effect.map(decodeWire(value), ({ metadata, spec }) => ({
-    namespace: metadata.namespace,
-    name: metadata.name,
-    uid: metadata.uid,
-    resourceVersion: BigInt(metadata.resourceVersion),
-    deletionTimestamp: timestamp(metadata.deletionTimestamp),
-    labels: metadata.labels ?? {},
-    annotations: metadata.annotations ?? {},
-    ownerReferences: metadata.ownerReferences ?? [],
-    holderIdentity: spec?.holderIdentity ?? "",
-    leaseDurationSeconds: wholeNumber(spec?.leaseDurationSeconds, 1),
-    acquireTime: MicroTime.parse(spec?.acquireTime),
-    renewTime: MicroTime.parse(spec?.renewTime),
-    leaseTransitions: wholeNumber(spec?.leaseTransitions, 0) ?? 0,
-    strategy: spec?.strategy ?? undefined,
-    preferredHolder: spec?.preferredHolder ?? undefined
-  }))
-
-// The API server stores nothing else. What another may hand out in its place counts as missing.
-const wholeNumber = (value: number | null | undefined, least: number): number | undefined =>
-  typeof value === "number" && Number.isInteger(value) && value >= least && value <= 2 ** 31 - 1 ? value : undefined
-
-const timestamp = (text: string | null | undefined): number | undefined => {
-  const millis = text == null ? Number.NaN : Date.parse(text)
-  return Number.isNaN(millis) ? undefined : millis
-}
+export const decode: (value: unknown) => Effect.Effect<LeaseRecord, Schema.SchemaError> = Schema.decodeUnknownEffect(
+  FromJson
+)
 
 /**
  * The body of the POST that creates a Lease.
@@ -231,12 +211,7 @@ const timestamp = (text: string | null | undefined): number | undefined => {
  * @category codecs
  * @since 0.1.0
  */
-export const toCreateBody = (key: LeaseKey, write: LeaseWrite): unknown => ({
-  apiVersion: "coordination.k8s.io/v1",
-  kind: "Lease",
-  metadata: { namespace: key.namespace, name: key.name, ...encodeMetadata(write) },
-  spec: encodeSpec(write)
-})
+export const toCreateBody: (key: LeaseKey, write: LeaseWrite) => unknown = Json.toCreateBody
 
 /**
  * The campaign that holds the Lease, or held it last; `undefined` where it is
@@ -282,21 +257,4 @@ export const formatTime = (micros: bigint): string => MicroTime.format(micros)
  * @category codecs
  * @since 0.1.0
  */
-export const toPatchBody = (resourceVersion: bigint, write: LeaseWrite): unknown => ({
-  metadata: { resourceVersion: resourceVersion.toString(), ...encodeMetadata(write) },
-  spec: encodeSpec(write)
-})
-
-const encodeMetadata = (write: LeaseWrite) => ({
-  ...(write.labels !== undefined && { labels: write.labels }),
-  ...(write.annotations !== undefined && { annotations: write.annotations }),
-  ...(write.ownerReferences !== undefined && { ownerReferences: write.ownerReferences })
-})
-
-const encodeSpec = (write: LeaseWrite) => ({
-  ...(write.holderIdentity !== undefined && { holderIdentity: write.holderIdentity }),
-  ...(write.leaseDurationSeconds !== undefined && { leaseDurationSeconds: write.leaseDurationSeconds }),
-  ...(write.acquireTime !== undefined && { acquireTime: MicroTime.format(write.acquireTime) }),
-  ...(write.renewTime !== undefined && { renewTime: MicroTime.format(write.renewTime) }),
-  ...(write.leaseTransitions !== undefined && { leaseTransitions: write.leaseTransitions })
-})
+export const toPatchBody: (resourceVersion: bigint, write: LeaseWrite) => unknown = Json.toPatchBody

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schema } from "effect"
 import { isReleased } from "../src/internal/protocol/decision.ts"
 import * as LeaseRecord from "../src/LeaseRecord.ts"
 
@@ -49,6 +49,8 @@ const empty: LeaseRecord.LeaseRecord = {
 }
 
 const pod = { apiVersion: "v1", kind: "Pod", name: "web-0", uid: "a1" }
+
+const encode = Schema.encodeEffect(LeaseRecord.FromJson)
 
 describe("decode", () => {
   const renewTime = "2026-11-22T13:30:05.123456Z"
@@ -176,9 +178,46 @@ describe("decode", () => {
   for (const [what, value, expected] of table) {
     it.effect(what, () =>
       Effect.gen(function*() {
-        assert.deepStrictEqual(yield* LeaseRecord.decode(value), { ...empty, ...expected })
+        const lease = yield* LeaseRecord.decode(value)
+        assert.deepStrictEqual(lease, { ...empty, ...expected })
+        // Written and read again it is the same; year 1 is what no server can hold.
+        const json = JSON.parse(JSON.stringify(yield* encode(lease)))
+        const again = yield* LeaseRecord.decode(json)
+        assert.deepStrictEqual(again, what === "year 1" ? { ...lease, renewTime: lease.renewTime! + 1n } : lease)
       }))
   }
+
+  it.effect("encode writes what the record holds, as the API server writes it", () =>
+    Effect.gen(function*() {
+      const spec = { holderIdentity: "web-0_a1", leaseDurationSeconds: 15, acquireTime, renewTime, leaseTransitions: 2 }
+      const metadata = {
+        namespace: "default",
+        name: "invoices",
+        uid: "0f9c3f2e-6c0d-4f55-9b07-0c2b6c1f2c11",
+        resourceVersion: "603",
+        labels: { team: "billing" },
+        annotations: { a: "1" },
+        ownerReferences: [pod]
+      }
+      assert.deepStrictEqual(yield* encode(yield* LeaseRecord.decode({ metadata, spec })), { metadata, spec })
+      const rare = {
+        metadata: { ...metadata, deletionTimestamp: "2026-11-22T13:31:00.000Z" },
+        spec: { ...spec, strategy: "OldestEmulationVersion", preferredHolder: "c2" }
+      }
+      assert.deepStrictEqual(yield* encode(yield* LeaseRecord.decode(rare)), rare)
+      assert.deepStrictEqual(yield* encode(empty), {
+        metadata: { ...metadata, labels: {}, annotations: {}, ownerReferences: [] },
+        spec: { holderIdentity: "", leaseTransitions: 0 }
+      })
+    }))
+
+  it.effect("what is no record is not encoded", () =>
+    Effect.gen(function*() {
+      for (const value of [undefined, null, "text", {}, { ...empty, resourceVersion: "603" }]) {
+        const error = yield* Effect.flip(Schema.encodeUnknownEffect(LeaseRecord.FromJson)(value))
+        assert.strictEqual(error._tag, "SchemaError")
+      }
+    }))
 
   const releases: ReadonlyArray<[string, unknown, boolean]> = [
     ["client-go's", { holderIdentity: "", leaseDurationSeconds: 1, acquireTime, renewTime, leaseTransitions: 7 }, true],

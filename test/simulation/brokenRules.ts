@@ -137,9 +137,9 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     within: 200,
     edits: [
       edit(
-        "LeaseRecord.ts",
-        "metadata: { resourceVersion: resourceVersion.toString(), ...encodeMetadata(write) }",
-        "metadata: { ...encodeMetadata(write) }"
+        "internal/leaseJson.ts",
+        "metadata: { resourceVersion: resourceVersion.toString(), ...metadataOf(write) }",
+        "metadata: { ...metadataOf(write) }"
       )
     ]
   },
