@@ -8,7 +8,8 @@
  * against anybody (`Monitor.forged`).
  */
 import * as Effect from "effect/Effect"
-import { instanceAnnotation, type LeaseRecord } from "../../src/LeaseRecord.ts"
+import * as Schema from "effect/Schema"
+import { FromJson, instanceAnnotation, type LeaseRecord } from "../../src/LeaseRecord.ts"
 import type { MemoryCluster } from "../../src/testing/index.ts"
 import type { Candidate, Incarnation } from "./Candidate.ts"
 import type { ObservedTerm, Written } from "./Monitor.ts"
@@ -16,26 +17,17 @@ import type { Simulation } from "./Simulation.ts"
 import type { Act } from "./storm.ts"
 import { epoch, key, milli, second } from "./World.ts"
 
-const microTime = (micros: bigint): string =>
-  `${new Date(Number(micros / 1000n)).toISOString().slice(0, 23)}${(micros % 1000n).toString().padStart(3, "0")}Z`
-
-const optionalTime = (micros: bigint | undefined): string | null => micros === undefined ? null : microTime(micros)
+const encode = Schema.encodeSync(FromJson)
 
 /** Everything that a record says, as a person puts it back; with `salt` unlike it was, so that it is a sign of life. */
-const bodyOf = (record: LeaseRecord, salt: bigint): MemoryCluster.LeaseBody => ({
-  metadata: {
-    annotations: record.annotations,
-    labels: record.labels,
-    ownerReferences: record.ownerReferences
-  },
-  spec: {
-    holderIdentity: record.holderIdentity,
-    leaseDurationSeconds: record.leaseDurationSeconds ?? null,
-    leaseTransitions: record.leaseTransitions,
-    acquireTime: optionalTime(record.acquireTime),
-    renewTime: optionalTime(record.renewTime === undefined ? undefined : record.renewTime + salt)
-  }
-})
+const bodyOf = (record: LeaseRecord, salt: bigint): MemoryCluster.LeaseBody => {
+  const renewTime = record.renewTime === undefined ? undefined : record.renewTime + salt
+  const { metadata: { annotations = {}, labels = {}, ownerReferences = [] }, spec = {} } = encode({
+    ...record,
+    renewTime
+  })
+  return { metadata: { annotations, labels, ownerReferences }, spec }
+}
 
 const others = (simulation: Simulation, leader: ObservedTerm): ReadonlyArray<Candidate> =>
   simulation.candidates.filter((candidate) => candidate !== leader.incarnation.candidate && candidate.alive)
