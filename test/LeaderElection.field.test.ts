@@ -53,6 +53,28 @@ describe("slow and dead paths", () => {
     assert.deepStrictEqual(w.timeline, ["103000 a leads"])
   })
 
+  for (
+    const [watch, expected] of [
+      [true, ["160030 a is done", "160030 a succeeds with undefined", "160030 b leads"]],
+      // The conflict, and the read that explains it.
+      [false, ["160090 a is done", "160090 b leads", "160150 a succeeds with undefined"]]
+    ] as const
+  ) {
+    test(`a take, renewals and a release that a proxy sends twice cost nothing (watch: ${watch})`, function*(w) {
+      yield* oldLease(w)
+      const a = yield* w.candidate("a", { settings: { watch } })
+      const b = yield* w.candidate("b")
+      yield* a.faults.set({ get: Fault.delayAnswer(30), patch: Fault.all(Fault.sentTwice, Fault.delayAnswer(30)) })
+      yield* a.start(Effect.andThen(Effect.sleep("1 minute"), w.note("a is done")))
+      yield* w.until(101_000)
+      yield* b.lead
+      yield* w.until(170_000)
+      assert.deepStrictEqual(w.timeline, expected)
+      const patches = (yield* a.requests("patch")).length
+      assert.isTrue(patches <= 15, String(patches))
+    })
+  }
+
   test("a path that is dead for three attempts is tried again each retryPeriod", function*(w) {
     yield* oldLease(w)
     const settings = { ...LeaderElectionConfig.defaultsFor(Duration.seconds(3600)) }

@@ -216,6 +216,15 @@ export const gatewayTimeout: Fault = failAfterCommit(
 )
 
 /**
+ * A proxy on the way has sent the request twice: the first was applied, and the
+ * conflict that the second met is the answer.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const sentTwice: Fault = failAfterCommit(new LeaseConflict({ message: "the object has been modified" }))
+
+/**
  * The connection is refused: certainly not applied.
  *
  * @category constructors

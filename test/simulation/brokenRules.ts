@@ -65,8 +65,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/election/campaign.ts",
-        "const decision = decide(observation, takes.requests, candidate, now)",
-        "const wall = yield* wallMicros\n  const decision = decide(typeof observation.lease === \"string\" || observation.lease.renewTime === undefined ? observation : { ...observation, signOfLifeAt: now - (wall - observation.lease.renewTime) * 1000n }, takes.requests, candidate, now)"
+        "const decision = decide(observation, Attempts.recognised(takes), candidate, now)",
+        "const wall = yield* wallMicros\n  const decision = decide(typeof observation.lease === \"string\" || observation.lease.renewTime === undefined ? observation : { ...observation, signOfLifeAt: now - (wall - observation.lease.renewTime) * 1000n }, Attempts.recognised(takes), candidate, now)"
       )
     ]
   },
@@ -527,8 +527,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/attempts.ts",
-        "  series.requests.every((attempt) => isLiving(attempt, lease))\n",
-        "  series.requests.every((attempt) => isLiving(attempt, lease) || attempt.id >= 0)\n"
+        "  keep(series, (attempt) => isLiving(attempt, lease))\n",
+        "  keep(series, (attempt) => isLiving(attempt, lease) || attempt.id >= 0)\n"
       )
     ]
   },
@@ -553,8 +553,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/renewal.ts",
-        "const shown = Attempts.shownBy(claim.renewals.requests, lease)",
-        "const shown = Attempts.shownBy(claim.renewals.requests, lease) && claim.renewals.requests.at(-1)"
+        "const shown = Attempts.shownBy(Attempts.recognised(claim.renewals), lease)",
+        "const shown = Attempts.shownBy(Attempts.recognised(claim.renewals), lease) && claim.renewals.requests.at(-1)"
       )
     ]
   },

@@ -132,7 +132,7 @@ const turn = Effect.fnUntraced(function*(campaign: Campaign) {
   }, moment)
   const { observation, takes } = election.state
   yield* noteRead(campaign)
-  const decision = decide(observation, takes.requests, candidate, now)
+  const decision = decide(observation, Attempts.recognised(takes), candidate, now)
   switch (decision._tag) {
     case "Read": {
       return yield* readOrWait(campaign, now)

@@ -56,7 +56,7 @@ export const release = Effect.fnUntraced(function*(campaign: Campaign) {
     takes: claim?.over === true ? Attempts.none : { ...Attempts.none, starts: takes.starts }
   }), now)
   const uncertain = claim === undefined
-    ? Attempts.expired(takes, now.monotonic, timing.leaseDuration).requests
+    ? Attempts.recognised(Attempts.expired(takes, now.monotonic, timing.leaseDuration))
     : []
   if (claim === undefined ? uncertain.length === 0 : claim.gone !== undefined) {
     return
@@ -73,7 +73,7 @@ export const release = Effect.fnUntraced(function*(campaign: Campaign) {
     takes: uncertain,
     written: new Set([
       ...uncertain.map(({ renewTime }) => renewTime),
-      ...claim?.renewals.requests.map(({ renewTime }) => renewTime) ?? [],
+      ...Attempts.recognised(claim?.renewals ?? Attempts.none).map(({ renewTime }) => renewTime),
       ...claim?.lease.renewTime === undefined ? [] : [claim.lease.renewTime]
     ]),
     attempts: Attempts.none,
@@ -97,7 +97,7 @@ const target = ({ candidate, claim, takes, written, attempts }: Release, observa
   if (claim !== undefined && lease.uid !== claim.uid) {
     return undefined
   }
-  if (Attempts.shownBy(attempts.requests, lease) !== undefined) {
+  if (Attempts.shownBy(Attempts.recognised(attempts), lease) !== undefined) {
     return "released" as const
   }
   // Our name and instance do not make a record ours: somebody may have edited another's, or put an older one back. It is

@@ -52,6 +52,12 @@ export const maxOpen = 3
 export interface Series<R extends Request> {
   /** Those that are living, in the order in which they began. */
   readonly requests: ReadonlyArray<R>
+  /**
+   * Those whose guard did not hold, until what is there now is known: a proxy
+   * may have sent one twice, and the conflict answers the second time. They are
+   * recognised when they are read back, and count for nothing else.
+   */
+  readonly conflicting: ReadonlyArray<R>
   /** Starts of the newest three since the last that came to something. */
   readonly starts: ReadonlyArray<bigint>
   /** After a failure: what the server asked for, or the pause after a second conflict. */
@@ -60,7 +66,7 @@ export interface Series<R extends Request> {
   readonly conflicts: number
 }
 
-export const none: Series<never> = { requests: [], starts: [], notBefore: 0n, conflicts: 0 }
+export const none: Series<never> = { requests: [], conflicting: [], starts: [], notBefore: 0n, conflicts: 0 }
 
 export interface Pace {
   readonly retryPeriod: bigint
@@ -112,10 +118,14 @@ export const refused = <R extends Request>(series: Series<R>, id: number, notBef
     : series
 
 /** Its guard did not hold. The first may be followed at once, from the second consecutive one on not before `pause`. */
-export const conflicted = <R extends Request>(series: Series<R>, id: number, pause: bigint): Series<R> =>
-  isAlive(series, id)
-    ? { ...refused(series, id, series.conflicts > 0 ? pause : 0n), conflicts: series.conflicts + 1 }
-    : series
+export const conflicted = <R extends Request>(series: Series<R>, id: number, pause: bigint): Series<R> => {
+  const request = series.requests.find((request) => request.id === id)
+  return request === undefined ? series : {
+    ...refused(series, id, series.conflicts > 0 ? pause : 0n),
+    conflicting: [...series.conflicting, request],
+    conflicts: series.conflicts + 1
+  }
+}
 
 /** Another leads, so that what follows is no longer the same contest: the next conflict is a first one. */
 export const uncontested = <R extends Request>(series: Series<R>): Series<R> =>
@@ -130,16 +140,21 @@ export const unanswered = <R extends Request>(series: Series<R>, id: number, not
 /** The request that began at `start` came to something: those before it count for nothing any more. */
 export const succeeded = <R extends Request>(series: Series<R>, start: bigint): Series<R> => ({
   requests: series.requests.filter((request) => request.start.monotonic > start),
+  conflicting: series.conflicting.filter((request) => request.start.monotonic > start),
   starts: series.starts.filter((other) => other > start),
   notBefore: 0n,
   conflicts: 0
 })
 
+/** Without those that do not hold; the same series where all do. */
+const keep = <R extends Request>(series: Series<R>, holds: (request: R) => boolean): Series<R> =>
+  series.requests.every(holds) && series.conflicting.every(holds)
+    ? series
+    : { ...series, requests: series.requests.filter(holds), conflicting: series.conflicting.filter(holds) }
+
 /** Without those whose time is over at `now` (monotonic). */
 export const expired = <R extends Request>(series: Series<R>, now: bigint, limit: bigint): Series<R> =>
-  series.requests.some((request) => now - request.start.monotonic >= limit)
-    ? { ...series, requests: series.requests.filter((request) => now - request.start.monotonic < limit) }
-    : series
+  keep(series, (request) => now - request.start.monotonic < limit)
 
 /**
  * The earliest start of the next one: retryPeriod after that of the last, or
@@ -170,9 +185,11 @@ const isLiving = (attempt: Attempt, lease: LeaseRecord | "absent" | "unknown"): 
 
 /** Without those that the newest state of the Lease has killed. */
 export const living = (series: Series<Attempt>, lease: LeaseRecord | "absent" | "unknown"): Series<Attempt> =>
-  series.requests.every((attempt) => isLiving(attempt, lease))
-    ? series
-    : { ...series, requests: series.requests.filter((attempt) => isLiving(attempt, lease)) }
+  keep(series, (attempt) => isLiving(attempt, lease))
+
+/** All that are recognised when they are read back. */
+export const recognised = ({ conflicting, requests }: Series<Attempt>): ReadonlyArray<Attempt> =>
+  conflicting.length === 0 ? requests : [...conflicting, ...requests]
 
 /** The attempt that wrote what the Lease shows. */
 export const shownBy = (attempts: ReadonlyArray<Attempt>, lease: LeaseRecord): Attempt | undefined =>

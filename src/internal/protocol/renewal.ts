@@ -133,7 +133,7 @@ export const observed = (claim: Claim, observation: Observation): Claim => {
   if (typeof lease === "string" || lease === claim.lease) {
     return claim
   }
-  const shown = Attempts.shownBy(claim.renewals.requests, lease)
+  const shown = Attempts.shownBy(Attempts.recognised(claim.renewals), lease)
   if (claim.lost !== undefined && shown === undefined && lease.renewTime !== claim.lease.renewTime) {
     return { ...claim, gone: "LeaseTaken" }
   }

@@ -76,6 +76,7 @@ describe("the end of an attempt", () => {
     const failed = Attempts.conflicted(Attempts.refused(series(1, 3, 5, 7, 9), 1, seconds(20)), 3, 0n)
     assert.deepStrictEqual(Attempts.succeeded(failed, seconds(7)), {
       requests: [attempt(9)],
+      conflicting: [],
       starts: [seconds(9)],
       notBefore: 0n,
       conflicts: 0
@@ -96,6 +97,38 @@ describe("the end of an attempt", () => {
     assert.strictEqual(Attempts.expired(both, seconds(14.999), seconds(10)), both)
     assert.deepStrictEqual(ids(Attempts.expired(both, seconds(15), seconds(10))), [7])
     assert.deepStrictEqual(ids(Attempts.expired(both, seconds(17), seconds(10))), [])
+  })
+})
+
+describe("recognised: also what a conflict answered, which may have been sent twice", () => {
+  const conflicting = Attempts.conflicted(series(5, 7), 5, 0n)
+  const recognisedIds = (of: Attempts.Series<Attempts.Attempt>) => Attempts.recognised(of).map(({ id }) => id)
+
+  it("is not alive, and counts for nothing", () => {
+    assert.isFalse(Attempts.isAlive(conflicting, 5))
+    assert.deepStrictEqual([ids(conflicting), recognisedIds(conflicting)], [[7], [5, 7]])
+  })
+
+  it("by its renewTime, until another record is known", () => {
+    const shown = lease({ resourceVersion: 11n, renewTime: 5n })
+    assert.deepStrictEqual(recognisedIds(Attempts.living(conflicting, shown)), [5])
+    assert.deepStrictEqual(recognisedIds(Attempts.living(conflicting, lease({ renewTime: 1n }))), [5, 7])
+    assert.deepStrictEqual(
+      recognisedIds(Attempts.living(conflicting, lease({ resourceVersion: 11n, renewTime: 1n }))),
+      []
+    )
+  })
+
+  it("until its time is over, or a later one has succeeded", () => {
+    assert.strictEqual(Attempts.expired(conflicting, seconds(14.999), seconds(10)), conflicting)
+    assert.deepStrictEqual(recognisedIds(Attempts.expired(conflicting, seconds(15), seconds(10))), [7])
+    assert.deepStrictEqual(recognisedIds(Attempts.succeeded(conflicting, seconds(4))), [5, 7])
+    assert.deepStrictEqual(recognisedIds(Attempts.succeeded(conflicting, seconds(5))), [7])
+  })
+
+  it("where there is none, those that are living", () => {
+    const one = series(5)
+    assert.strictEqual(Attempts.recognised(one), one.requests)
   })
 })
 
