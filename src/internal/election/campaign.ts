@@ -298,11 +298,6 @@ const write = Effect.fnUntraced(function*(
     cause: decision._tag === "Take" ? decision.cause : "created"
   }
   const { observation, takes } = election.state
-  const old = Attempts.givenUp(takes)
-  if (old !== undefined) {
-    abort(requests, old.id)
-  }
-  const beside = Attempts.open(takes).filter(({ id }) => id !== old?.id)
   advance(election, (state) => ({ ...state, takes: Attempts.begun(state.takes, attempt) }), start)
   const mark = YoungLease.needsMark(observation, start.monotonic, timing.leaseDuration)
   const verb: LeaseVerb = lease === undefined ? "create" : "patch"
@@ -311,7 +306,7 @@ const write = Effect.fnUntraced(function*(
     verb,
     start,
     limit: timing.leaseDuration,
-    beside,
+    earlier: takes,
     request: lease === undefined
       ? store.create(key, Writes.create(candidate, renewTime))
       : store.patch(

@@ -15,7 +15,7 @@ import { remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import type { Campaign } from "./campaign.ts"
 import { jitter, waitUntil } from "./clock.ts"
-import { abort, afterFailure, type Answer, observeAnswer, read, type Requests, retriesAt, send } from "./requests.ts"
+import { afterFailure, type Answer, observeAnswer, read, type Requests, retriesAt, send } from "./requests.ts"
 import { advance, type Election, nextRenewTime, nextRequest, publish } from "./state.ts"
 import * as Telemetry from "./telemetry.ts"
 
@@ -181,18 +181,14 @@ const giveUp = Effect.fnUntraced(function*(release: Release, lease: LeaseRecord)
     renewTime,
     cause: "release"
   }
-  const old = Attempts.givenUp(release.attempts)
-  if (old !== undefined) {
-    abort(requests, old.id)
-  }
-  const beside = Attempts.open(release.attempts).filter(({ id }) => id !== old?.id)
-  release.attempts = Attempts.begun(release.attempts, one)
+  const earlier = release.attempts
+  release.attempts = Attempts.begun(earlier, one)
   yield* send(election, requests, {
     id: one.id,
     verb: "patch",
     start,
     limit: timing.leaseDuration,
-    beside,
+    earlier,
     request: store.patch(
       key,
       lease.resourceVersion,

@@ -16,7 +16,6 @@ import * as Writes from "../protocol/writes.ts"
 import * as YoungLease from "../protocol/youngLease.ts"
 import { jitter, seconds, waitUntil } from "./clock.ts"
 import {
-  abort,
   afterFailure,
   type Answer,
   observeAnswer,
@@ -113,11 +112,6 @@ const renew = Effect.fnUntraced(function*(
     renewTime,
     cause: "renewal"
   }
-  const old = Attempts.givenUp(claim.renewals)
-  if (old !== undefined) {
-    abort(requests, old.id)
-  }
-  const beside = Attempts.open(claim.renewals).filter(({ id }) => id !== old?.id)
   const mark = YoungLease.needsMark(election.state.observation, start.monotonic, timing.leaseDuration)
   const beginning = ofAge !== undefined && start.monotonic >= ofAge
   const change: LeaseWrite = (beginning ? Writes.begin : Writes.renew)(claim.candidate, guard, renewTime, { mark })
@@ -127,7 +121,7 @@ const renew = Effect.fnUntraced(function*(
     verb: "patch",
     start,
     limit: timing.renewDeadline,
-    beside,
+    earlier: claim.renewals,
     request: store.patch(key, guard.resourceVersion, change),
     onAnswer: (answer) => onRenewed(election, claim, attempt, answer),
     ...(span !== undefined && { span })

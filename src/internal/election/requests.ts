@@ -78,8 +78,8 @@ export interface Sending {
   readonly start: Moment
   /** Nanoseconds from its start after which no answer is awaited any more. */
   readonly limit: bigint
-  /** Earlier ones of its kind that await their answers. */
-  readonly beside: ReadonlyArray<Attempts.Request>
+  /** Those before it: the newest is given up where too many await their answers, and it begins beside the others. */
+  readonly earlier: Attempts.Series<Attempts.Request>
   readonly request: Effect.Effect<LeaseResponse, LeaseError>
   readonly onAnswer: (answer: Answer) => Effect.Effect<void>
   /** A span of its own. */
@@ -91,7 +91,12 @@ export interface Sending {
  * attempt; one in what is done about the answer ends the campaign.
  */
 export const send = Effect.fnUntraced(function*(election: Election, requests: Requests, sending: Sending) {
-  const { beside, id, onAnswer, request, start, verb } = sending
+  const { earlier, id, onAnswer, request, start, verb } = sending
+  const old = Attempts.givenUp(earlier)
+  if (old !== undefined) {
+    abort(requests, old.id)
+  }
+  const beside = Attempts.beside(earlier)
   const running: Running = { kind: verb === "get" ? "read" : "write", aborted: false, worker: undefined, late: false }
   const begun = election.state.observation.revision
   const newest = beside.at(-1)
@@ -262,18 +267,14 @@ export const read = Effect.fnUntraced(function*(election: Election, requests: Re
   const start = yield* election.now
   election.lastRead = start.monotonic
   const request: Attempts.Request = { id: nextRequest(election), start, open: true }
-  const old = Attempts.givenUp(election.state.reads)
-  if (old !== undefined) {
-    abort(requests, old.id)
-  }
-  const beside = Attempts.open(election.state.reads)
+  const earlier = election.state.reads
   advance(election, (state) => ({ ...state, reads: Attempts.begun(state.reads, request) }), start)
   yield* send(election, requests, {
     id: request.id,
     verb: "get",
     start,
     limit: timing.leaseDuration,
-    beside,
+    earlier,
     request: store.get(key),
     onAnswer: (answer) => onRead(election, requests, request, answer)
   })

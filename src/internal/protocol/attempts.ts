@@ -96,6 +96,12 @@ export const givenUp = <R extends Request>(series: Series<R>): R | undefined => 
   return awaited.length < maxOpen ? undefined : awaited.at(-1)
 }
 
+/** Those whose answers are still awaited when another request begins. */
+export const beside = <R extends Request>(series: Series<R>): ReadonlyArray<R> => {
+  const old = givenUp(series)
+  return open(series).filter((request) => request !== old)
+}
+
 /** Another request begins beside those under way. */
 export const begun = <R extends Request>(series: Series<R>, request: R): Series<R> => {
   const old = givenUp(series)

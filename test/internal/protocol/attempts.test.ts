@@ -34,6 +34,14 @@ describe("begun", () => {
     assert.deepStrictEqual(openIds(series(5, 7, 9, 11, 13)), [5, 7, 13])
   })
 
+  it("it begins beside all that are open, but for the one that is given up", () => {
+    const beside = (series: Attempts.Series<Attempts.Attempt>) => Attempts.beside(series).map(({ id }) => id)
+    assert.deepStrictEqual(beside(series()), [])
+    assert.deepStrictEqual(beside(series(5, 7)), [5, 7])
+    assert.deepStrictEqual(beside(series(5, 7, 9)), [5, 7])
+    assert.deepStrictEqual(beside(Attempts.unanswered(series(5, 7, 9), 5, 0n)), [7, 9])
+  })
+
   it("what was given up stays recognised", () => {
     const four = series(5, 7, 9, 11)
     assert.deepStrictEqual(ids(four), [5, 7, 9, 11])
