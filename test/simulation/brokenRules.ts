@@ -113,8 +113,8 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     edits: [
       edit(
         "internal/protocol/timing.ts",
-        "(leaseDurationSeconds === undefined ? candidate.leaseDuration",
-        "(leaseDurationSeconds !== 1 ? candidate.leaseDuration"
+        "leaseDurationSeconds === undefined ? leaseDuration",
+        "leaseDurationSeconds !== 1 ? leaseDuration"
       )
     ]
   },

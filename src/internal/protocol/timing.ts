@@ -43,6 +43,10 @@ export const remaining = (start: Moment, now: Moment, renewDeadline: bigint): bi
   return left > 0n ? left : 0n
 }
 
+/** For how long a sign of life of the holder counts: the *holder's* duration, ours where it is missing. */
+export const holdersDuration = ({ leaseDurationSeconds }: LeaseRecord, leaseDuration: bigint): bigint =>
+  leaseDurationSeconds === undefined ? leaseDuration : BigInt(leaseDurationSeconds) * 1_000_000_000n
+
 /**
  * When the holder counts as dead: no sign of life seen here for the *holder's*
  * duration (ours where it is missing). Any change at all counts as one where
@@ -61,13 +65,12 @@ export const expiresAt = (
   lease: LeaseRecord,
   candidate: { readonly identity: string; readonly leaseDuration: bigint }
 ): bigint => {
-  const { holderIdentity, leaseDurationSeconds } = lease
+  const { holderIdentity } = lease
   if (holderIdentity === "") {
     return observation.changedAt + candidate.leaseDuration
   }
   const since = holderIdentity === candidate.identity ? observation.changedAt : observation.signOfLifeAt
-  return since +
-    (leaseDurationSeconds === undefined ? candidate.leaseDuration : BigInt(leaseDurationSeconds) * 1_000_000_000n)
+  return since + holdersDuration(lease, candidate.leaseDuration)
 }
 
 /** The part of leaseDuration by which a program that lost its term must have ended. */

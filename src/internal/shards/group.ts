@@ -9,6 +9,7 @@ import type { LeaseChange } from "../../LeaseStore.ts"
 import { isReleased } from "../protocol/decision.ts"
 import { isSignOfLife } from "../protocol/observation.ts"
 import { type Member, memberWindow, type Shard, type View } from "../protocol/shards.ts"
+import { holdersDuration } from "../protocol/timing.ts"
 
 const prefix = "effect-kubernetes-leader-election"
 
@@ -124,20 +125,12 @@ export class Group {
     return this.seen.get(name)?.lease
   }
 
-  private expiresAt({ lease, signOfLifeAt }: Seen, window: (duration: bigint) => bigint): bigint {
-    const { leaseDurationSeconds } = lease
-    return signOfLifeAt +
-      window(
-        leaseDurationSeconds === undefined ? this.options.leaseDuration : BigInt(leaseDurationSeconds) * 1_000_000_000n
-      )
-  }
-
   /** Members with a sign of life, in the order of their identities. */
   members(now: bigint): ReadonlyArray<SeenMember> {
     const members: Array<SeenMember> = []
     for (const seen of this.seen.values()) {
       const { lease } = seen
-      const expiresAt = this.expiresAt(seen, memberWindow)
+      const expiresAt = seen.signOfLifeAt + memberWindow(holdersDuration(lease, this.options.leaseDuration))
       if (
         !isMember(lease) || lease.labels[labels.group] !== this.options.group || lease.holderIdentity === "" ||
         expiresAt <= now
@@ -181,7 +174,7 @@ export class Group {
     }
     const seen = this.seen.get(lease)
     return seen === undefined || this.free.has(lease) || seen.lease.holderIdentity === "" || isReleased(seen.lease) ||
-        this.expiresAt(seen, (duration) => duration) <= now
+        seen.signOfLifeAt + holdersDuration(seen.lease, this.options.leaseDuration) <= now
       ? undefined
       : seen.lease.holderIdentity
   }
