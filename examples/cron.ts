@@ -1,13 +1,13 @@
 /**
  * A job that runs by the calendar, on the leader only, and once for each time of
- * the calendar, whoever leads then.
+ * the calendar, also across handovers.
  *
  * It shows
  *
  * - `Schedule.cron` within a term: followers have no schedule at all;
  * - why leading is not enough: around a handover the old leader may have done
- *   the job for 03:00, and the new one finds that it is 03:00. So whoever runs
- *   it claims that time first, in one statement, which the fencing token guards
+ *   the job for 03:00, and the new one finds that it is 03:00. So the leader
+ *   claims that time first, in one statement, which the fencing token guards
  *   as well;
  * - a time that came while nobody led: the new leader makes up for the last one.
  *

@@ -27,7 +27,7 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
   process.once(signal, () => shutdown.abort())
 }
 
-/** The leader's job. Its signal is aborted when leadership goes, and when the service is told to end. */
+/** The leader's job. Its signal is aborted when leadership is lost, and when the service is asked to end. */
 const refreshRates = async (leadership: LeadershipHandle, signal: AbortSignal): Promise<void> => {
   while (!signal.aborted) {
     // The process may have been stalled since the last time: ask right before what only a leader may do.

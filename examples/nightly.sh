@@ -1,5 +1,5 @@
 #!/bin/sh
-# A shell script that only the leader runs: every night it writes one report, whoever leads then.
+# A shell script that only the leader runs: every night it writes one report, also across handovers.
 #
 # It shows
 # - `effect-kubernetes-leader-election run`: the script starts when this replica leads, and knows nothing of Kubernetes;

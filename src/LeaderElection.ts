@@ -277,8 +277,8 @@ const runInTerm = <A, E, R>(
   }))
 
 /**
- * Waits until this process leads, runs the program, and stops it if leadership
- * goes.
+ * Waits until this process leads, runs the program, and stops it when
+ * leadership is lost.
  *
  * **Expected flow**
  *

@@ -159,7 +159,7 @@ export class LeaderElectionConfig extends Context.Service<LeaderElectionConfig, 
  *   Kubernetes would find no such Pod, and delete the Lease.
  * - `"given"`: a kubeconfig that somebody asked for (an option, KUBECONFIG), or
  *   a server that the program names. Its namespace goes before POD_NAMESPACE.
- * - `"found"`: the kubeconfig in the home directory, for want of anything else.
+ * - `"found"`: the kubeconfig in the home directory, where nothing else was found.
  *
  * @category references
  * @since 0.2.0

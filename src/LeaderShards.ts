@@ -104,8 +104,8 @@ export interface Input extends Omit<LeaderElectionConfig.Input, "name" | "watch"
 export interface Options<E, R> {
   /**
    * The names of the shards: the list of all of them, or a stream of such lists.
-   * A shard that comes is campaigned for; the program of one that goes is ended,
-   * and its Lease released. A name is part of the name of a Lease: lower-case
+   * A shard that is added is campaigned for; the program of one that is removed is
+   * ended, and its Lease released. A name is part of the name of a Lease: lower-case
    * letters, digits, `-` and `.`.
    */
   readonly shards: Iterable<string> | Stream.Stream<Iterable<string>>

@@ -564,7 +564,7 @@ const toPromise = async <A, E extends LeaderElectionError | KubernetesConfigErro
   throw signal?.aborted === true && Cause.hasInterruptsOnly(exit.cause) ? signal.reason : Cause.squash(exit.cause)
 }
 
-// Tells the program's own errors from the election's, whatever the program throws.
+// Distinguishes the program's own errors from the election's, whatever the program throws.
 class ProgramError {
   readonly error: unknown
   constructor(error: unknown) {

@@ -147,7 +147,7 @@ it.effect("a replica that is drained gives up everything, and takes nothing whil
     ])
   }).pipe(withMetrics))
 
-it.effect("follows a stream of lists: a shard that goes ends its program and is released", () =>
+it.effect("follows a stream of lists: the program of a shard that is removed is ended, and its Lease released", () =>
   Effect.gen(function*() {
     const { cluster, counts, led, replica } = yield* makeWorld()
     const list = yield* SubscriptionRef.make<ReadonlyArray<string>>(["x", "y"])

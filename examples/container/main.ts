@@ -1,6 +1,6 @@
 /**
  * The program of the image: sends invoices while it leads, and answers the
- * probes of Kubernetes whoever leads.
+ * probes of Kubernetes whether it leads or not.
  *
  * It shows
  *

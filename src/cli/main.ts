@@ -74,12 +74,12 @@ const layerPresenter = CliOutput.layerPresenter({
         const path = event.commandPath.join(" ")
         // An unknown option of `run` may be one of COMMAND.
         const hint = event.commandPath.at(-1) === "run" && !process.argv.includes("--") ? `; ${remedy}` : ""
-        return tell(path, `${error.message.replace(/\s*\n\s*/g, " ")}${hint} (see ${path} --help)`)
+        return printError(path, `${error.message.replace(/\s*\n\s*/g, " ")}${hint} (see ${path} --help)`)
       }, { discard: true })
       : CliOutput.defaultPresenter.present(event)
 })
 
-/** Tells what went wrong, and gives the exit code. */
+/** Reports what went wrong, and gives the exit code. */
 const conclude = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
   if (Cause.hasInterruptsOnly(cause)) {
     return Effect.interrupt
@@ -91,13 +91,13 @@ const conclude = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
   const { exitCode, message } = isFailure(error)
     ? report(error)
     : { exitCode: exitCodes.internal, message: `this is a defect: ${Cause.pretty(cause)}` }
-  return Effect.as(message === "" ? Effect.void : tell(programName, message), exitCode)
+  return Effect.as(message === "" ? Effect.void : printError(programName, message), exitCode)
 }
 
 // To people as commands do, to machines as a line of the log.
-const tell = (whose: string, message: string): Effect.Effect<void> =>
+const printError = (whose: string, message: string): Effect.Effect<void> =>
   format === "text"
-    ? Effect.sync(() => Log.tell(`${whose}: ${message}`))
+    ? Effect.sync(() => Log.print(`${whose}: ${message}`))
     : Effect.provide(Effect.logError(message), Logger.layer([Log.logger(format)]))
 
 /** From where it is installed; in the standalone executable, from within. */
@@ -129,7 +129,7 @@ process.on("warning", ({ message, name }) => {
   Effect.runSync(Effect.provide(Effect.logWarning(`${name}: ${message}`), Logger.layer([Log.logger(format)])))
 })
 process.on("uncaughtException", (error) => {
-  Effect.runSync(tell(programName, `this is a defect: ${error.stack ?? String(error)}`))
+  Effect.runSync(printError(programName, `this is a defect: ${error.stack ?? String(error)}`))
   Log.exit(exitCodes.internal)
 })
 

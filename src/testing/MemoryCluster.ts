@@ -613,7 +613,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
       Effect.suspend(() => {
         const state = snapshots.get(snapshot)
         if (state === undefined) {
-          return Effect.die(new Error("This is no snapshot of this cluster"))
+          return Effect.die(new Error("This is not a snapshot of this cluster"))
         }
         objects.restore(state)
         return self.collector.setMode(mode)

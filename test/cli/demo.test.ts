@@ -35,7 +35,7 @@ describe("judge", () => {
     ])
     assert.deepStrictEqual(problems, [])
     assert.deepStrictEqual(
-      terms.map(({ ended, fencingToken, from, steps, told }) => [fencingToken, from, told, ended, steps]),
+      terms.map(({ askedToEnd, ended, fencingToken, from, steps }) => [fencingToken, from, askedToEnd, ended, steps]),
       [[10n, 100, 200, 210, 1], [12n, 211, 230, 240, 1]]
     )
   })
@@ -43,7 +43,7 @@ describe("judge", () => {
   it("takes the end of a killed program from the end of its process", () => {
     const { problems, terms } = verdict(["1 leading 10 @100", "2 leading 12 @211", "2 ended 12 @300"], { 1: 190 })
     assert.deepStrictEqual(problems, [])
-    assert.deepStrictEqual(terms.map(({ ended, told }) => [told, ended]), [[190, 190], [300, 300]])
+    assert.deepStrictEqual(terms.map(({ askedToEnd, ended }) => [askedToEnd, ended]), [[190, 190], [300, 300]])
   })
 
   const broken: ReadonlyArray<

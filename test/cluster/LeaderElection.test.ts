@@ -36,7 +36,7 @@ describe.concurrent("the first leader", () => {
   trial("leads at once on an old Lease that was released", { lease: releasedLease }, async (trial) => {
     const candidate = await trial.candidate({ connection: "kubeconfig" })
     const leading = await candidate.first("leading")
-    assertBetween("from the campaign's begin to leading", leading.mono - candidate.since("following"), 0, slack)
+    assertBetween("from the campaign's start to leading", leading.mono - candidate.since("following"), 0, slack)
     assert.strictEqual(leading.cause, "released")
     assert.strictEqual(leading.transitions, 8)
     // With a kubeconfig it may be the Lease of another cluster, where this Pod does not exist.
@@ -93,7 +93,7 @@ describe.concurrent("a handover", () => {
     await leader.kill()
     const restarted = await trial.candidate({ pod: leader.pod })
     const leading = await restarted.first("leading")
-    assertBetween("from the campaign's begin to leading", leading.mono - restarted.since("following"), 0, slack)
+    assertBetween("from the campaign's start to leading", leading.mono - restarted.since("following"), 0, slack)
     assert.strictEqual(leading.cause, "resumed")
     assert.strictEqual(leading.transitions, before.transitions)
     assert.isAbove(Number(leading.fencingToken), Number(before.fencingToken))
@@ -113,7 +113,7 @@ describe.concurrent("a handover", () => {
     assert.notStrictEqual(successor.identity, leader.identity)
     const leading = await successor.first("leading")
     assertBetween(
-      "from the campaign's begin to leading",
+      "from the campaign's start to leading",
       leading.mono - successor.since("following"),
       duration - 100,
       duration + slack
@@ -227,7 +227,7 @@ describe.concurrent("a Lease of others", () => {
     trial(`${title}, is taken at once`, { lease }, async (trial) => {
       const candidate = await trial.candidate()
       const leading = await candidate.first("leading")
-      assertBetween("from the campaign's begin to leading", leading.mono - candidate.since("following"), 0, slack)
+      assertBetween("from the campaign's start to leading", leading.mono - candidate.since("following"), 0, slack)
       assert.strictEqual(leading.cause, "released")
       assert.strictEqual(leading.transitions, transitions + 1)
     })
@@ -238,7 +238,7 @@ describe.concurrent("a Lease of others", () => {
       const candidate = await trial.candidate()
       const leading = await candidate.first("leading")
       assertBetween(
-        "from the campaign's begin to leading",
+        "from the campaign's start to leading",
         leading.mono - candidate.since("following"),
         seconds * 1_000,
         seconds * 1_000 + slack
@@ -263,7 +263,7 @@ describe.concurrent("a Lease of others", () => {
     await trial.admin.patchLease(trial.namespace, leaseName, { metadata: { labels: { touched: "twice" } } })
     const next = await follower.first("leading")
     assertBetween(
-      "from the campaign's begin to leading",
+      "from the campaign's start to leading",
       next.mono - follower.since("following"),
       duration - 100,
       duration + slack

@@ -57,13 +57,13 @@ export interface Candidate {
 export interface World {
   readonly cluster: MemoryCluster.MemoryCluster["Service"]
   readonly candidate: (name: string, options?: CandidateOptions) => Effect.Effect<Candidate, LeaderElectionError>
-  /** What was noted, each line with the milliseconds since the begin. */
+  /** What was noted, each line with the milliseconds since the start. */
   readonly timeline: ReadonlyArray<string>
   readonly note: (text: string) => Effect.Effect<void>
   /** What was logged, as `<level> <candidate>: <message>`. */
   readonly logs: ReadonlyArray<string>
   readonly now: Effect.Effect<number>
-  /** Lets everything happen up to this time, in milliseconds since the begin. */
+  /** Lets everything happen up to this time, in milliseconds since the start. */
   readonly until: (millis: number) => Effect.Effect<void>
   /** Lets everything happen that needs no time. */
   readonly settle: Effect.Effect<void>

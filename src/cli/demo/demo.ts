@@ -108,10 +108,10 @@ export const demo = Effect.fnUntraced(
     const since = (at: number) => at - (firstStarted ?? at)
     const screen = yield* Screen.make
     const { colors } = screen
-    const told: Array<string> = []
+    const printed: Array<string> = []
     const say = (text: string, at: number, color?: string) => {
       const line = `${(since(at) / 1000).toFixed(1).padStart(5)} s  ${paint(Printable.line(text), color, colors)}`
-      told.push(line)
+      printed.push(line)
       return screen.isLive ? Effect.void : Console.log(line)
     }
     const title =
@@ -130,7 +130,7 @@ export const demo = Effect.fnUntraced(
         colors
       })
     })
-    const draw = Effect.flatMap(picture, (lines) => screen.draw([title, "", ...lines, "", ...told.slice(-12)]))
+    const draw = Effect.flatMap(picture, (lines) => screen.draw([title, "", ...lines, "", ...printed.slice(-12)]))
     if (screen.isLive) {
       yield* draw.pipe(Effect.andThen(Effect.sleep("100 millis")), Effect.forever, Effect.forkScoped)
     } else {

@@ -14,7 +14,7 @@ export interface Term {
   readonly fencingToken: bigint
   readonly from: number
   /** When it was asked to end, or was killed: until then it may have acted as leader. */
-  readonly told: number
+  readonly askedToEnd: number
   /** When it was over, finalizers included. */
   readonly ended: number
   readonly steps: number
@@ -58,7 +58,7 @@ export const judge = (
         identity,
         fencingToken: BigInt(fencingToken!),
         from,
-        told: lines.find(({ event }) => event === "lost" || event === "ending")?.mono ?? ended,
+        askedToEnd: lines.find(({ event }) => event === "lost" || event === "ending")?.mono ?? ended,
         ended,
         steps: lines.filter(({ event }) => event === "step").length
       })

@@ -87,7 +87,7 @@ export const doctor = Effect.fnUntraced(
   ) {
     const { colors } = yield* Screen.abilities
     const all: Array<Checks.Check> = []
-    const tell = (checks: ReadonlyArray<Checks.Check>) => {
+    const print = (checks: ReadonlyArray<Checks.Check>) => {
       all.push(...checks)
       return Effect.forEach(checks, (check) => Console.log(show(check, colors)), { discard: true })
     }
@@ -95,33 +95,33 @@ export const doctor = Effect.fnUntraced(
     const built = yield* Effect.result(Layer.build(layerClient))
     const client = Result.isSuccess(built) ? Context.get(built.success, KubernetesClient) : undefined
     const { checks, settings } = yield* checkSettings(input, client)
-    yield* tell(checks)
+    yield* print(checks)
     if (Result.isFailure(built)) {
-      yield* tell([{ name: "credentials", outcome: "failed", found: built.failure.message }])
+      yield* print([{ name: "credentials", outcome: "failed", found: built.failure.message }])
     }
 
     if (client !== undefined) {
       yield* Effect.gen(function*() {
         const timeout = settings === undefined ? undefined : Duration.toMillis(settings.requestTimeout)
         const server = yield* Checks.server(timeout)
-        yield* tell(server.checks)
+        yield* print(server.checks)
         if (!server.reachable) {
           return
         }
         const credentials = yield* Checks.credentials
-        yield* tell(credentials.checks)
+        yield* print(credentials.checks)
         if (settings === undefined || credentials.checks.some(({ outcome }) => outcome === "failed")) {
           return
         }
         const rights = yield* Checks.rights(settings)
-        yield* tell(rights)
+        yield* print(rights)
         const lease = yield* Checks.lease(settings)
-        yield* tell(lease.checks)
+        yield* print(lease.checks)
         const mayWatch = rights.some(({ name, outcome }) => name === "right to watch" && outcome === "passed")
         if (settings.watch && mayWatch) {
-          yield* tell([yield* watch(settings, lease.record !== undefined, watchLimit)])
+          yield* print([yield* watch(settings, lease.record !== undefined, watchLimit)])
         }
-        yield* tell(yield* Checks.pods(settings, lease.record, credentials.tokenPod))
+        yield* print(yield* Checks.pods(settings, lease.record, credentials.tokenPod))
       }).pipe(Effect.provideService(KubernetesClient, client))
     }
 

@@ -293,7 +293,7 @@ ${names.shards ? strategyOfShards : ""}  selector:
       # The program ends (${DurationText.format(ending)}), then the Lease is released: killed before that, the others
       # wait for the lease's end.
       terminationGracePeriodSeconds: ${gracePeriod(ending, leaseDuration ?? defaultDuration, isSidecar)}
-      # A node that goes should not take all candidates with it.
+      # A node that fails should not take all candidates with it.
       topologySpreadConstraints:
         - maxSkew: 1
           topologyKey: kubernetes.io/hostname

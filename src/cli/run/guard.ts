@@ -120,7 +120,7 @@ export const make = (
       // Hard, so that it cannot take the end of its pipe for ours.
       (process) => Effect.sync(() => process.kill("SIGKILL"))
     )
-    // Forked after the guard was made, so that it is gone before the guard is let go: that end is no news.
+    // Forked after the guard was made, so that it is gone before the guard is let go: that end is expected.
     yield* Deferred.await(ending).pipe(
       Effect.flatMap((how) => Effect.logWarning(`The guard (${shell}) ${how}`)),
       Effect.forkScoped({ startImmediately: true })

@@ -127,7 +127,7 @@ const runCommand = Effect.fnUntraced(
     const left = leadership.untilOverrun
     const guard = yield* Guard.make()
     if (signals.stop !== undefined) {
-      // Told to end in the moment in which the term began: no COMMAND is started any more.
+      // Asked to end at the moment at which the term began: no COMMAND is started any more.
       return yield* Effect.never
     }
     const child = yield* Effect.acquireRelease(

@@ -52,8 +52,8 @@ const stderr = makeStderr((count) => {
   return latest === "json" ? json({ timestamp, level: "WARN", message }) : `${timestamp} WARN  ${message}`
 })
 
-/** Tells a person something, in as many lines as it has. */
-export const tell = (text: string): void => stderr.write(block(text))
+/** Prints a text for a person, in as many lines as it has. */
+export const print = (text: string): void => stderr.write(block(text))
 
 export const logger = (format: Format): Logger.Logger<unknown, void> => {
   latest = format

@@ -116,14 +116,14 @@ export const watchGroup = (group: string, namespace: string) =>
   Effect.gen(function*() {
     const store = yield* LeaseStore
     const watched = new Watched(group)
-    const tell = Effect.gen(function*() {
+    const print = Effect.gen(function*() {
       const millis = yield* Clock.currentTimeMillis
       const time = DateTime.formatIso(DateTime.makeUnsafe(millis)).slice(11)
       for (const text of watched.news()) {
         yield* Console.log(`${time}  ${line(text, 2000)}`)
       }
     })
-    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep("1 second"), tell)))
+    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep("1 second"), print)))
     const follow = Stream.runForEach(
       store.changes({ namespace, name: "" }, undefined),
       (change) => Effect.sync(() => watched.observe(change))

@@ -40,7 +40,7 @@ export const watch = Effect.fnUntraced(
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     const zero = now()
     let history = History.initial
-    const told: Array<string> = []
+    const printed: Array<string> = []
 
     const look = (look: History.Look) =>
       Effect.suspend(() => {
@@ -48,8 +48,8 @@ export const watch = Effect.fnUntraced(
         history = History.forget(next, now() - longest)
         const time = DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe())).slice(11)
         const lines = news.map(({ kind, text }) => `${time}  ${paint(line(text, 2000), colors[kind], screen.colors)}`)
-        told.push(...lines)
-        told.splice(0, told.length - 100)
+        printed.push(...lines)
+        printed.splice(0, printed.length - 100)
         return screen.isLive ? Effect.void : Effect.forEach(lines, (line) => Console.log(line), { discard: true })
       })
 
@@ -142,7 +142,7 @@ export const watch = Effect.fnUntraced(
         "",
         ...lines,
         "",
-        ...told.slice(-10)
+        ...printed.slice(-10)
       ])
     })
 

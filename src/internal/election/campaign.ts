@@ -457,7 +457,7 @@ const waitUntilOldEnough = Effect.fnUntraced(function*(campaign: Campaign) {
       )
     }
     yield* step(election, requests, campaign.watch, {
-      ofAge: YoungLease.oldEnoughAt(observation, timing.leaseDuration),
+      oldEnoughAt: YoungLease.oldEnoughAt(observation, timing.leaseDuration),
       until: claim.validFrom.monotonic + timing.renewDeadline
     })
   }

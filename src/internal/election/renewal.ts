@@ -31,7 +31,7 @@ import type { Watch } from "./watch.ts"
 
 export interface Options {
   /** Before the term: when the write that begins it is due. */
-  readonly ofAge?: bigint
+  readonly oldEnoughAt?: bigint
   /** Waits no longer than this. */
   readonly until?: bigint
   readonly span?: (renewal: Effect.Effect<void>) => Effect.Effect<void>
@@ -72,7 +72,7 @@ export const step = Effect.fnUntraced(function*(
   if (claim === undefined) {
     return
   }
-  const due = Renewal.dueAt(claim, timing, options.ofAge)
+  const due = Renewal.dueAt(claim, timing, options.oldEnoughAt)
   const mustRead = claim.mustRead || election.state.mustRead ||
     // Whatever keeps writing has written again during the pause, and no watch said what: a write would only conflict.
     (claim.renewals.conflicts > 1 && !watch.isReliable() && election.state.observation.heardAt < due)
@@ -94,7 +94,7 @@ const renew = Effect.fnUntraced(function*(
   election: Election,
   requests: Requests,
   claim: Renewal.Claim,
-  { ofAge, span }: Options
+  { oldEnoughAt, span }: Options
 ) {
   const { key, store, timing } = election
   const start = yield* election.now
@@ -113,7 +113,7 @@ const renew = Effect.fnUntraced(function*(
     cause: "renewal"
   }
   const mark = YoungLease.needsMark(election.state.observation, start.monotonic, timing.leaseDuration)
-  const beginning = ofAge !== undefined && start.monotonic >= ofAge
+  const beginning = oldEnoughAt !== undefined && start.monotonic >= oldEnoughAt
   const change: LeaseWrite = (beginning ? Writes.begin : Writes.renew)(claim.candidate, guard, renewTime, { mark })
   advance(election, claimed((claim) => Renewal.attempted(claim, attempt)), start)
   yield* send(election, requests, {

@@ -115,7 +115,7 @@ export const end = Effect.fnUntraced(function*(election: Election, failure?: Cau
 const onLoss = Effect.fnUntraced(function*(election: Election, reason: LossReason) {
   const { claim } = election.state
   if (claim === undefined || claim.over) {
-    // The program was ending by itself: what happens to the Lease now is no loss.
+    // The program was ending by itself: what happens to the Lease now is not a loss.
     return
   }
   yield* publish(election)

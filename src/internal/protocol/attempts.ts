@@ -45,7 +45,7 @@ export const maxOpen = 3
 
 /**
  * The requests of one kind, and when the next may begin. *This is the rule that
- * makes a loop at full speed impossible:* of those that came to nothing at most
+ * makes a loop at full speed impossible:* of those that failed at most
  * three begin within one retryPeriod, whatever the reason (an answer, a
  * conflict, a version that killed them, a holding that was lost at once).
  */

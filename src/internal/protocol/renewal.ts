@@ -30,7 +30,7 @@ export interface Claim {
   /** The version by which that success is known: of its answer, else of the record that was read back. */
   readonly provenBy: bigint
   readonly renewals: Attempts.Series<Attempts.Attempt>
-  /** A conflict that nothing has explained yet: to write again on the same version would be in vain. */
+  /** A conflict that nothing has explained yet: another write on the same version would conflict too. */
   readonly mustRead: boolean
   /** Somebody waits for an attempt that begins after the one with this number. */
   readonly confirmAfter: number | undefined
@@ -165,9 +165,9 @@ const isUrgent = ({ confirmAfter, renewals, validBy }: Claim): boolean => {
 /**
  * When the next attempt is due: renewInterval after the start of the last one
  * that succeeded; beside or after one that has not, as the series says; before
- * its term when the Lease has come of age, with the write that begins it.
+ * its term when the Lease is old enough, with the write that begins it.
  */
-export const dueAt = (claim: Claim, timing: Timing, ofAge: bigint | undefined): bigint => {
+export const dueAt = (claim: Claim, timing: Timing, oldEnoughAt: bigint | undefined): bigint => {
   if (isUrgent(claim)) {
     return Attempts.dueAt(claim.renewals, timing, true)
   }
@@ -176,7 +176,7 @@ export const dueAt = (claim: Claim, timing: Timing, ofAge: bigint | undefined): 
     return retry
   }
   const renewal = claim.firstDue ?? claim.validFrom.monotonic + timing.renewInterval
-  const due = ofAge !== undefined && claim.term === undefined && ofAge < renewal ? ofAge : renewal
+  const due = oldEnoughAt !== undefined && claim.term === undefined && oldEnoughAt < renewal ? oldEnoughAt : renewal
   return due > retry ? due : retry
 }
 

@@ -96,7 +96,7 @@ const highest = (members: ReadonlyArray<string>, shard: string): string | undefi
 /**
  * The generation that takes what is free: that of the newest member that stays.
  * After an undo half-way the generation that returns is the newest again, while
- * a container that restarts in an old Pod is no new member.
+ * a container that restarts in an old Pod is not a new member.
  */
 export const newestGeneration = (staying: ReadonlyArray<Member>): string | undefined => {
   let newest: Member | undefined

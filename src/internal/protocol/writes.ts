@@ -44,9 +44,9 @@ export const uniqueRenewTime = (wallClock: bigint, lastWritten: bigint, stored: 
 const isPod = (reference: OwnerReference): boolean => reference.kind === "Pod" && reference.apiVersion === "v1"
 
 /**
- * The owner references with this holder's Pod as the only Pod among them. A
- * Pod reference of a former holder goes, or the Lease would go with that Pod;
- * references of other kinds are somebody's intention, and stay.
+ * The owner references with this holder's Pod as the only Pod among them. The
+ * reference to a former holder's Pod is removed, or the Lease would be deleted
+ * with it; references of other kinds are somebody's intention, and stay.
  */
 export const ownedBy = (
   references: ReadonlyArray<OwnerReference>,
@@ -69,7 +69,7 @@ const changedReferences = (lease: LeaseRecord, pod: Pod | undefined) => {
   return sameReferences(references, lease.ownerReferences) ? {} : { ownerReferences: references }
 }
 
-/** The holder's note, where it is not there already; its predecessor's goes. */
+/** The holder's note, where it is not there already; its predecessor's is removed. */
 const published = (note: string | undefined, lease?: LeaseRecord) =>
   note === lease?.annotations[noteAnnotation] ? {} : { [noteAnnotation]: note ?? null }
 
@@ -149,7 +149,7 @@ export const begin = (
 
 /**
  * Releases: no holder, no owner, and a duration of one second, the mark by
- * which every implementation may take it at once. The note goes with the holder.
+ * which every implementation may take it at once. The note is removed with the holder.
  */
 export const release = (
   lease: LeaseRecord,

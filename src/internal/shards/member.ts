@@ -145,7 +145,7 @@ export const make = (
 
     return {
       hold: Effect.gen(function*() {
-        // With a Pod as its owner the Lease goes with it; without, one that another member left is used again.
+        // With a Pod as its owner the Lease is deleted with it; without, one that another member left is used again.
         if (settings.pod === undefined) {
           // The watch shows those first.
           yield* Effect.sleep(Duration.divideUnsafe(settings.retryPeriod, 8))

@@ -87,16 +87,16 @@ export const make = ( // oxlint-disable-line max-lines-per-function -- one watch
 
     const run: Effect.Effect<void> = Effect.gen(function*() {
       while (true) {
-        let heard = false
+        let received = false
         const exit = yield* Effect.exit(
           Stream.runForEach(Stream.suspend(() => connect(newest)), (change) =>
             Effect.sync(() => {
-              heard ||= change._tag !== "Opened"
+              received ||= change._tag !== "Opened"
               onChange(change)
             }))
         )
         // Only one that was of use is resumed: never at full speed.
-        if (Exit.isSuccess(exit) && heard && newest !== undefined) {
+        if (Exit.isSuccess(exit) && received && newest !== undefined) {
           continue
         }
         running = false

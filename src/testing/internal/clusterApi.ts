@@ -1,6 +1,6 @@
 /**
  * What the store in memory and the HTTP server need of a cluster and its users do not: kept beside the cluster, so that
- * it is no part of its public shape.
+ * it is not part of its public shape.
  *
  * @internal
  */
@@ -45,7 +45,7 @@ export const attach = <Cluster extends object>(cluster: Cluster, api: ClusterApi
 export const apiOf = (cluster: object): ClusterApi => {
   const api = apis.get(cluster)
   if (api === undefined) {
-    throw new Error("This is no cluster that MemoryCluster.make has made")
+    throw new Error("This is not a cluster that MemoryCluster.make has made")
   }
   return api
 }

@@ -80,7 +80,7 @@ describe("the end of an attempt", () => {
     assert.deepStrictEqual([ids(second), second.conflicts, second.notBefore], [[], 2, seconds(9)])
   })
 
-  it("a success ends those that began before it, and the row of conflicts", () => {
+  it("a success ends those that began before it, and the streak of conflicts", () => {
     const failed = Attempts.conflicted(Attempts.refused(series(1, 3, 5, 7, 9), 1, seconds(20)), 3, 0n)
     assert.deepStrictEqual(Attempts.succeeded(failed, seconds(7)), {
       requests: [attempt(9)],

@@ -50,8 +50,8 @@ const leading = Renewal.begin(held, term, undefined)
 const attempted = (claim: Renewal.Claim, ...starts: ReadonlyArray<number>) =>
   starts.reduce((claim, start, index) => Renewal.attempted(claim, attempt(index + 2, start)), claim)
 
-const due = (claim: Renewal.Claim, ofAge?: number) =>
-  Number(Renewal.dueAt(claim, timing, ofAge === undefined ? undefined : seconds(ofAge))) / 1e9
+const due = (claim: Renewal.Claim, oldEnoughAt?: number) =>
+  Number(Renewal.dueAt(claim, timing, oldEnoughAt === undefined ? undefined : seconds(oldEnoughAt))) / 1e9
 
 describe("validity", () => {
   const table: ReadonlyArray<[string, Renewal.Claim, number, number]> = [
@@ -216,18 +216,18 @@ describe("dueAt", () => {
       undefined,
       5
     ],
-    ["held, not of age before the next renewal", held, 8, 5],
-    ["held, of age before the next renewal", held, 4, 4],
-    ["held, of age, beside one without an answer", attempted(held, 3), 4, 5],
+    ["held, too young before the next renewal", held, 8, 5],
+    ["held, old enough before the next renewal", held, 4, 4],
+    ["held, old enough, beside one without an answer", attempted(held, 3), 4, 5],
     ["in a term the age is of no interest", leading, 4, 5],
     ["asked for", Renewal.asked(leading, 1), undefined, 0],
     ["asked for before the one that is under way", Renewal.asked(attempted(leading, 5), 1), undefined, 7],
     ["asked for after it", Renewal.asked(attempted(leading, 5), 2), undefined, 0],
     ["asked for, and answered since", Renewal.asked(leading, 0), undefined, 5]
   ]
-  for (const [what, claim, ofAge, expected] of table) {
+  for (const [what, claim, oldEnoughAt, expected] of table) {
     it(`${what}: ${expected} s`, () => {
-      assert.strictEqual(due(claim, ofAge), expected)
+      assert.strictEqual(due(claim, oldEnoughAt), expected)
     })
   }
 
