@@ -493,12 +493,12 @@ const makeGroup = Effect.fnUntraced(function*(
   /** All Leases of the namespace, as they change. */
   const watch = Effect.gen(function*() {
     while (true) {
-      let heardAt = yield* monotonic
+      let reportedAt = yield* monotonic
       const changes = Stream.runForEach(
         base.changes({ namespace, name: "" }, undefined),
         (change) =>
           Effect.map(monotonic, (now) => {
-            heardAt = now
+            reportedAt = now
             if (group.observe(change, now)) {
               touch()
             }
@@ -507,7 +507,7 @@ const makeGroup = Effect.fnUntraced(function*(
       // This member's own renewals are shown every third of leaseDuration: a watch without them has gone silent.
       const silence = Effect.gen(function*() {
         while (true) {
-          const left = heardAt + leaseDuration / 2n - (yield* monotonic)
+          const left = reportedAt + leaseDuration / 2n - (yield* monotonic)
           if (left <= 0n) {
             return
           }

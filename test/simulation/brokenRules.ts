@@ -90,7 +90,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
       edit(
         "internal/protocol/renewal.ts",
         "const next = shown === undefined ? known : extend(known, shown, lease.resourceVersion)",
-        "const next = extend(known, shown ?? { id: claim.validBy + 1, open: false, start: {\n    monotonic: observation.heardAt,\n    witness: claim.validFrom.witness + observation.heardAt - claim.validFrom.monotonic,\n    wall: claim.validFrom.wall + observation.heardAt - claim.validFrom.monotonic\n  } }, lease.resourceVersion)"
+        "const next = extend(known, shown ?? { id: claim.validBy + 1, open: false, start: {\n    monotonic: observation.reportedAt,\n    witness: claim.validFrom.witness + observation.reportedAt - claim.validFrom.monotonic,\n    wall: claim.validFrom.wall + observation.reportedAt - claim.validFrom.monotonic\n  } }, lease.resourceVersion)"
       )
     ]
   },

@@ -56,7 +56,7 @@ export interface Campaign {
   /** The revision at which a read that doubted the watch was last answered: once is enough. */
   probed: number
   /** A read that doubts the watch is under way, and what was known when it began. */
-  doubting: { readonly revision: number; readonly heardAt: bigint } | undefined
+  doubting: { readonly revision: number; readonly reportedAt: bigint } | undefined
   reportedDuplicate: boolean
 }
 
@@ -246,9 +246,9 @@ const readOrWait = Effect.fnUntraced(function*(campaign: Campaign, now: bigint) 
  */
 const listen = Effect.fnUntraced(function*(campaign: Campaign, until: bigint, now: bigint) {
   const { election, requests, watch } = campaign
-  const { mustRead, observation: { heardAt, revision }, reads } = election.state
+  const { mustRead, observation: { reportedAt, revision }, reads } = election.state
   const watching = watch.isReliable()
-  const probe = revision === campaign.probed ? until : heardAt + (until - heardAt) / 2n
+  const probe = revision === campaign.probed ? until : reportedAt + (until - reportedAt) / 2n
   const wanted = mustRead ? now : watching ? probe : campaign.nextPoll
   const spaced = Attempts.dueAt(reads, election.timing)
   const due = wanted > spaced ? wanted : spaced
@@ -256,7 +256,7 @@ const listen = Effect.fnUntraced(function*(campaign: Campaign, until: bigint, no
     return yield* waitUntil(due < until ? due : until, election.news)
   }
   campaign.nextPoll = now + (yield* jitter(election.timing.retryPeriod))
-  campaign.doubting = watching && !mustRead ? { heardAt, revision } : undefined
+  campaign.doubting = watching && !mustRead ? { reportedAt, revision } : undefined
   // Not traced: nothing happens here but that time passes, every retryPeriod in every follower that polls.
   return yield* Effect.withTracerEnabled(read(election, requests), false)
 })
@@ -267,7 +267,7 @@ const listen = Effect.fnUntraced(function*(campaign: Campaign, until: bigint, no
  */
 const noteRead = (campaign: Campaign): Effect.Effect<void> => {
   const { doubting, election: { state }, watch } = campaign
-  if (doubting === undefined || state.observation.heardAt === doubting.heardAt) {
+  if (doubting === undefined || state.observation.reportedAt === doubting.reportedAt) {
     return Effect.void
   }
   campaign.doubting = undefined

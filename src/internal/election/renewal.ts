@@ -75,7 +75,7 @@ export const step = Effect.fnUntraced(function*(
   const due = Renewal.dueAt(claim, timing, options.oldEnoughAt)
   const mustRead = claim.mustRead || election.state.mustRead ||
     // Whatever keeps writing has written again during the pause, and no watch said what: a write would only conflict.
-    (claim.renewals.conflicts > 1 && !watch.isReliable() && election.state.observation.heardAt < due)
+    (claim.renewals.conflicts > 1 && !watch.isReliable() && election.state.observation.reportedAt < due)
   const look = lookDueAt(election, claim.renewals, watch.isReliable())
   if (look !== undefined && look <= now && Attempts.dueAt(reads, timing) <= now) {
     return yield* read(election, requests)

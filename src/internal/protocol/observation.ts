@@ -26,7 +26,7 @@ export interface Observation {
   /** When the last change of version was handled. */
   readonly changedAt: bigint
   /** When the state was last reported, changed or not. */
-  readonly heardAt: bigint
+  readonly reportedAt: bigint
   /** When an object with this uid was first seen here. */
   readonly firstSeenAt: bigint
   /** When the age mark was first seen on this object here. */
@@ -41,7 +41,7 @@ export const initial: Observation = {
   revision: 0,
   signOfLifeAt: 0n,
   changedAt: 0n,
-  heardAt: 0n,
+  reportedAt: 0n,
   firstSeenAt: 0n,
   markedAt: undefined,
   first: undefined
@@ -62,7 +62,7 @@ const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): 
       revision: observation.revision + 1,
       signOfLifeAt: now,
       changedAt: now,
-      heardAt: now,
+      reportedAt: now,
       firstSeenAt: now,
       markedAt: isMarked(lease) ? now : undefined,
       first
@@ -70,7 +70,7 @@ const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): 
   }
   // After etcd was restored from a backup a version can come a second time, with another content.
   if (before.resourceVersion === lease.resourceVersion && !isSignOfLife(before, lease)) {
-    return { ...observation, heardAt: now }
+    return { ...observation, reportedAt: now }
   }
   return {
     ...observation,
@@ -79,7 +79,7 @@ const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): 
     revision: observation.revision + 1,
     signOfLifeAt: isSignOfLife(before, lease) ? now : observation.signOfLifeAt,
     changedAt: now,
-    heardAt: now,
+    reportedAt: now,
     markedAt: observation.markedAt ?? (isMarked(lease) ? now : undefined)
   }
 }
@@ -90,7 +90,7 @@ const seeAbsent = (observation: Observation, version: bigint, now: bigint): Obse
   first: observation.first ?? "absent",
   version,
   revision: observation.lease === "absent" ? observation.revision : observation.revision + 1,
-  heardAt: now
+  reportedAt: now
 })
 
 const isNews = (observation: Observation, lease: LeaseRecord): boolean =>

@@ -35,7 +35,7 @@ const seen = (lease: LeaseRecord | "absent" | "unknown", first?: Observation["fi
   revision: 3,
   signOfLifeAt: seconds(100),
   changedAt: seconds(103),
-  heardAt: seconds(104),
+  reportedAt: seconds(104),
   first: first ?? { uid: "uid-1", version: 10n }
 })
 

@@ -10,7 +10,7 @@ const known = (change?: Parameters<typeof lease>[0]): Observation.Observation =>
   revision: 4,
   signOfLifeAt: seconds(1),
   changedAt: seconds(1.5),
-  heardAt: seconds(2),
+  reportedAt: seconds(2),
   firstSeenAt: seconds(0.5),
   markedAt: undefined,
   first: { uid: "uid-1", version: 7n }
@@ -31,7 +31,7 @@ const newcomer = (
   revision,
   signOfLifeAt: now,
   changedAt: now,
-  heardAt: now,
+  reportedAt: now,
   firstSeenAt: now,
   markedAt: undefined,
   first
@@ -44,7 +44,7 @@ it("at first nothing is known", () => {
     revision: 0,
     signOfLifeAt: 0n,
     changedAt: 0n,
-    heardAt: 0n,
+    reportedAt: 0n,
     firstSeenAt: 0n,
     markedAt: undefined,
     first: undefined
@@ -103,7 +103,7 @@ describe("onApplied", () => {
       revision: 5,
       signOfLifeAt: now,
       changedAt: now,
-      heardAt: now
+      reportedAt: now
     })
   })
 
@@ -115,14 +115,14 @@ describe("onApplied", () => {
       version: 11n,
       revision: 5,
       changedAt: now,
-      heardAt: now
+      reportedAt: now
     })
   })
 
   it("the same version again is heard, and no more", () => {
     const before = known()
     const after = Observation.onApplied(before, lease(), now)
-    assert.deepStrictEqual(after, { ...before, heardAt: now })
+    assert.deepStrictEqual(after, { ...before, reportedAt: now })
     assert.strictEqual(after.lease, before.lease)
   })
 
@@ -144,7 +144,7 @@ describe("onApplied", () => {
       revision: 5,
       signOfLifeAt: now,
       changedAt: now,
-      heardAt: now
+      reportedAt: now
     })
   })
 
@@ -173,7 +173,7 @@ describe("onDeleted", () => {
       lease: "absent",
       version: 11n,
       revision: 5,
-      heardAt: now
+      reportedAt: now
     })
   })
 
@@ -200,7 +200,7 @@ describe("onDeleted", () => {
     assert.deepStrictEqual(Observation.onDeleted(absent, lease({ uid: "uid-7", resourceVersion: 13n }), now), {
       ...absent,
       version: 13n,
-      heardAt: now
+      reportedAt: now
     })
   })
 })
@@ -224,7 +224,7 @@ describe("onWritten", () => {
 
   it("whose event came before it is heard, and no more", () => {
     const before = known()
-    assert.deepStrictEqual(Observation.onWritten(before, 3, lease(), now), { ...before, heardAt: now })
+    assert.deepStrictEqual(Observation.onWritten(before, 3, lease(), now), { ...before, reportedAt: now })
   })
 
   it("of a create that was answered after the object's deletion is dropped", () => {
@@ -246,7 +246,7 @@ describe("onRead", () => {
       ...known(),
       lease: "absent",
       revision: 5,
-      heardAt: now
+      reportedAt: now
     })
   })
 
@@ -256,12 +256,12 @@ describe("onRead", () => {
       lease: "absent",
       first: "absent",
       revision: 1,
-      heardAt: now
+      reportedAt: now
     })
   })
 
   it("a 404 of what is absent already is heard, and no news", () => {
-    assert.deepStrictEqual(Observation.onRead(absent, 4, "absent", now), { ...absent, heardAt: now })
+    assert.deepStrictEqual(Observation.onRead(absent, 4, "absent", now), { ...absent, reportedAt: now })
   })
 
   it("a late 404 asks for another read", () => {
@@ -273,7 +273,7 @@ describe("onRead", () => {
     const newer = lease({ resourceVersion: 11n })
     assert.strictEqual(Observation.onRead(known(), 3, newer, now)?.lease, newer)
     assert.strictEqual(Observation.onRead(known(), 3, lease({ resourceVersion: 9n }), now), undefined)
-    assert.deepStrictEqual(Observation.onRead(known(), 3, lease(), now), { ...known(), heardAt: now })
+    assert.deepStrictEqual(Observation.onRead(known(), 3, lease(), now), { ...known(), reportedAt: now })
   })
 })
 
