@@ -41,7 +41,7 @@ const parts = {
   cutOff: { run: Handover.cutOff, sites: ({ samples }: Options) => 2 * samples },
   etcd: { run: Scale.etcd, sites: ({ samples }: Options) => 3 * Math.min(20, samples) },
   atRest: { run: Footprint.atRest, sites: ({ idleMinutes, samples }: Options) => 4 * Math.ceil(samples / idleMinutes) },
-  followers: { run: Scale.followers, sites: () => 2 },
+  followers: { run: Scale.followers, sites: () => 4 },
   elections: { run: Scale.elections, sites: () => 1 },
   shards: { run: Shards.shardsPart, sites: () => 1 }
 }

@@ -8,7 +8,7 @@ import { readFile, writeFile } from "node:fs/promises"
 import { resolve } from "node:path"
 import type { AtRest, Start, Subject } from "./footprint.ts"
 import type { CutOff, Graceful, PodDeleted, Samples } from "./handover.ts"
-import type { ElectionsResult, EtcdResult, FollowersResult } from "./scale.ts"
+import type { CrowdResult, ElectionsResult, EtcdResult, FollowersResult, Handover, Load } from "./scale.ts"
 import { type Kind, kinds, type Machine, repository } from "./support.ts"
 
 type Part<A> = Machine & {
@@ -26,7 +26,7 @@ interface Parts {
   readonly cutOff?: Part<Record<Kind, CutOff>>
   readonly etcd?: Part<Record<Kind, EtcdResult>>
   readonly atRest?: Part<Partial<Record<Subject, AtRest>>>
-  readonly followers?: Part<Record<"ours" | "client-go", FollowersResult>>
+  readonly followers?: Part<FollowersResult>
   readonly elections?: Part<ElectionsResult>
 }
 
@@ -71,6 +71,8 @@ const cell = (samples: ReadonlyArray<number | null> | undefined, show: (value: n
     ? `${show(values[0]!)} (n = ${samples.length})`
     : `**${show(values[0]!)}** (p95 ${show(values[1]!)}, max ${show(values[2]!)}; n = ${samples.length})`
 }
+
+const verdict = (met: boolean | undefined): string => met === undefined ? "" : met ? "met" : "**missed**"
 
 // --- The table ---
 
@@ -317,36 +319,52 @@ if (elections !== undefined) {
   )
 }
 
-const crowd: Array<readonly [string, string, string]> = []
+const crowd: Array<ReadonlyArray<string>> = []
 
 if (followers !== undefined) {
   const { result } = followers
-  const both = (of: (result: FollowersResult) => string): [string, string] => [of(result.ours), of(result["client-go"])]
-  const list = (requests: Record<string, number>, seconds: number) =>
-    Object.entries(requests).map(([what, count]) => `${digits(count / seconds * 60)} ${what}`).join(", ")
-  crowd.push(
-    ["at rest, requests per minute", ...both(({ rest }) => list(rest.requests, rest.seconds))],
-    [
-      "at rest, API server and etcd",
-      ...both(({ rest }) =>
-        `${digits(rest.servers.apiServerCpuPercent)} % and ${digits(rest.servers.etcdCpuPercent)} % of a core`
-      )
-    ],
-    ["SIGTERM to the leader, until the next one leads", ...both(({ handover }) => milliseconds(handover.millis))],
-    [
-      "requests in the 10 s of that",
-      ...both(({ handover }) => Object.entries(handover.requests).map(([what, count]) => `${count} ${what}`).join(", "))
-    ],
-    [
-      "API server and etcd in these 10 s",
-      ...both(({ handover }) =>
-        `${digits(handover.servers.apiServerCpuPercent)} % and ${digits(handover.servers.etcdCpuPercent)} % of a core`
-      )
-    ]
-  )
+  const list = (requests: Record<string, number>, per: number) =>
+    Object.entries(requests).map(([what, count]) => `${digits(count / per)} ${what}`).join(", ")
+  const millisOf = (handovers: ReadonlyArray<Handover>) => handovers.map(({ millis }) => millis)
+  const conflictsOf = (handovers: ReadonlyArray<Handover>) =>
+    handovers.map(({ requests }) => (requests["patch 409"] ?? 0) + (requests["update 409"] ?? 0))
+  const total = (handovers: ReadonlyArray<Handover>): Record<string, number> => {
+    const sum: Record<string, number> = {}
+    for (const { requests } of handovers) {
+      for (const [what, count] of Object.entries(requests)) sum[what] = (sum[what] ?? 0) + count
+    }
+    return sum
+  }
+  const atRest = ({ requests, seconds, servers }: Load) =>
+    `${list(requests, seconds / 60)}; ${digits(servers.apiServerCpuPercent)} % and ${
+      digits(servers.etcdCpuPercent)
+    } % of a core`
+  const add = (
+    who: string,
+    { floor, rest }: Pick<CrowdResult, "floor" | "rest">,
+    handovers: ReadonlyArray<Handover>
+  ) => {
+    const millis = millisOf(handovers)
+    const conflicts = conflictsOf(handovers)
+    const met = floor && median(millis) <= median(millisOf(floor)) + 30 && median(conflicts) <= 10
+    crowd.push([
+      who,
+      verdict(met),
+      cell(millis, milliseconds),
+      cell(conflicts, unit("")),
+      list(total(handovers), handovers.length),
+      rest === undefined ? "" : atRest(rest)
+    ])
+  }
+  for (const crowd of [result.ours, result.thousand]) {
+    const candidates = crowd.candidates.toLocaleString("en")
+    add(`ours, ${candidates} with \`candidates: ${crowd.candidates}\``, crowd, crowd.handovers)
+    add(`… in turn with these: one of the ${candidates} writes, and the others only watch`, {}, crowd.floor ?? [])
+  }
+  add(`ours, ${result.unset.candidates} without this setting`, result.unset, result.unset.handovers)
+  const { "client-go": other } = result
+  add(`client-go, ${other.candidates} processes`, other, other.handovers)
 }
-
-const verdict = (met: boolean | undefined): string => met === undefined ? "" : met ? "met" : "**missed**"
 
 const some = Object.values(parts).find((part) => part !== undefined)!
 const began = Object.values(parts).map((part) => part.time).sort()[0]!
@@ -374,12 +392,12 @@ const text = [
   ]),
   ...(crowd.length === 0 ? [] : [
     "",
-    `**${
-      followers!.result.ours.candidates
-    } candidates for one Lease** (ours: 10 processes of 20; client-go: a process each)`,
+    `**A crowd on one Lease** (ours: ${followers!.result.ours.processes} processes, the target: the median at most ` +
+    "30 ms more than where one writes, and at most 10 conflicts)",
     "",
-    "| | ours | client-go |",
-    "|---|---|---|",
+    "| | target | SIGTERM or step-down, until the next one leads | conflicts in each | requests in each | " +
+    "at rest, requests per minute, API server and etcd |",
+    "|---|---|---|---|---|---|",
     ...crowd.map((cells) => `| ${cells.join(" | ")} |`)
   ])
 ].join("\n")

@@ -20,6 +20,8 @@ import {
   leaseDuration,
   leaseName,
   mono,
+  patience,
+  type Request,
   requests,
   round,
   servers,
@@ -320,31 +322,87 @@ export interface Load {
   readonly servers: ReturnType<typeof between>
 }
 
-export interface FollowersResult {
-  readonly candidates: number
-  readonly rest: Load
-  readonly handover: Load & {
-    /** From SIGTERM or SIGKILL to the next term. */
-    readonly millis: number
-  }
+export interface Handover {
+  /** From the signal to the leader until the next one leads. */
+  readonly millis: number
+  /** By verb and status: those of this handover, and what followed it. */
+  readonly requests: Record<string, number>
 }
+
+export interface CrowdResult {
+  readonly candidates: number
+  readonly processes: number
+  /** Nobody comes or goes. */
+  readonly rest?: Load
+  readonly handovers: ReadonlyArray<Handover>
+  /** In turn with these, by the same processes: one takes the Lease, and all the others only watch it. */
+  readonly floor?: ReadonlyArray<Handover>
+}
+
+export interface FollowersResult {
+  /** With the setting `candidates`, and without. */
+  readonly ours: CrowdResult
+  readonly unset: CrowdResult
+  readonly thousand: CrowdResult
+  readonly "client-go": CrowdResult
+}
+
+const requestsOf = async (lab: Lab, site: Site, from: number) =>
+  (await requests(lab.cluster, from, wall())).filter(({ user }) =>
+    user.startsWith(`system:serviceaccount:${site.namespace}:`)
+  )
+
+const kindOf = ({ code, verb }: Request): string => `${verb} ${code}`
 
 const load = async (lab: Lab, site: Site, during: () => Promise<void>): Promise<Load> => {
   const from = wall()
   const before = await servers(lab.cluster)
   await during()
   const after = between(before, await servers(lab.cluster))
-  const namespace = `system:serviceaccount:${site.namespace}:`
-  const made = (await requests(lab.cluster, from, wall())).filter(({ user }) => user.startsWith(namespace))
-  return { seconds: after.seconds, requests: countBy(made, ({ code, verb }) => `${verb} ${code}`), servers: after }
+  return { seconds: after.seconds, requests: countBy(await requestsOf(lab, site, from), kindOf), servers: after }
 }
 
-/** The leader is a process of its own, told to end when all others have waited for a while. */
-const oursFollowers = async (lab: Lab, processes: number, each: number): Promise<FollowersResult> => {
+const handoverCount = 10
+// Longer than any of them waits for its turn, or with another attempt.
+const afterHandover = 4_000
+
+/** Hands over again and again; `handOver` tells the leader to end, and says when that was and when another led. */
+const handOvers = async (
+  lab: Lab,
+  site: Site,
+  count: number,
+  handOver: (index: number) => Promise<readonly [from: number, to: number]>
+): Promise<ReadonlyArray<Handover>> => {
+  const began: Array<{ readonly at: number; readonly millis: number }> = []
+  for (let index = 0; index < count; index++) {
+    const at = wall()
+    const [from, to] = await handOver(index)
+    began.push({ at, millis: round(to - from) })
+    await sleep(Math.max(0, afterHandover - (mono() - from)))
+  }
+  const made = await requestsOf(lab, site, began[0]!.at)
+  return began.map(({ at, millis }, index) => {
+    const until = began[index + 1]?.at ?? Infinity
+    return { millis, requests: countBy(made.filter((request) => request.at >= at && request.at < until), kindOf) }
+  })
+}
+
+interface CrowdOptions {
+  readonly processes: number
+  readonly each: number
+  readonly candidates?: number | undefined
+  /** Every other handover with only one that writes. */
+  readonly floor?: boolean
+  readonly rest?: boolean
+}
+
+/** The leader is one of them: it steps down, and stands back until another leads. */
+const oursCrowd = async (lab: Lab, options: CrowdOptions): Promise<CrowdResult> => {
+  const { candidates, each, processes } = options
   const site = await lab.site()
-  const leader = await start(lab, "ours", site, { identity: "leader" })
-  await leader.leading()
-  const started = await inParallel(times(processes), processes, async (index) => {
+  const writer = join(lab.cluster.directory, "candidates-writer")
+  await writeFile(writer, "")
+  const startOne = async (index: number) => {
     const file = join(lab.cluster.directory, `candidates-${index}.json`)
     const work: CandidatesWork = {
       server: lab.cluster.url,
@@ -352,7 +410,9 @@ const oursFollowers = async (lab: Lab, processes: number, each: number): Promise
       token: site.users.follower.token,
       namespace: site.namespace,
       name: leaseName,
-      identities: times(each).map((number) => `follower-${index}-${number}`)
+      identities: times(each).map((number) => `candidate-${index}-${number}`),
+      candidates,
+      writer
     }
     await writeFile(file, JSON.stringify(work))
     return JsonLinesProcess.start<ManyEvent>({
@@ -361,54 +421,83 @@ const oursFollowers = async (lab: Lab, processes: number, each: number): Promise
       args: [lab.programs.candidates, file],
       env: cleanEnvironment()
     })
-  })
-  await Promise.all(started.map(async (candidates) => {
-    while (candidates.values.filter(({ event }) => event === "following").length < each) {
-      if (!candidates.running) throw new Error(candidates.stderr)
+  }
+  const first = await startOne(0)
+  await first.waitFor(({ event }) => event === "leading", 60_000)
+  const all = [first, ...await inParallel(times(processes - 1), processes, (index) => startOne(index + 1))]
+  await Promise.all(all.map(async (one) => {
+    while (new Set(one.values.map(({ identity }) => identity)).size < each) {
+      if (!one.running) throw new Error(one.stderr)
       await sleep(100)
     }
   }))
   await sleep(5_000)
-  const rest = await load(lab, site, () => sleep(30_000))
-  const first = () =>
-    started.flatMap(({ values }) => values).filter(({ event }) => event === "leading").map(({ mono }) => mono)
-  let millis = 0
-  const handover = await load(lab, site, async () => {
-    const at = mono()
-    leader.process.signal("SIGTERM")
-    await sleep(10_000)
-    millis = round(Math.min(...first()) - at)
+  const rest = options.rest === true ? await load(lab, site, () => sleep(30_000)) : undefined
+
+  /** The newest term, and the process that it is in. */
+  const newest = () =>
+    all.flatMap((one) => one.values.map((value) => ({ ...value, one })))
+      .filter(({ event }) => event === "leading")
+      .reduce((latest, term) => term.mono > latest.mono ? term : latest)
+  const turns = options.floor === true ? 2 : 1
+  const measured = await handOvers(lab, site, turns * handoverCount, async (index) => {
+    const leader = newest()
+    if (turns === 2) {
+      // Each time one of another process than the leader's, as it is where all write.
+      const others = all.flatMap((one, number) => one === leader.one ? [] : [`candidate-${number}-0`])
+      await writeFile(writer, index % 2 === 0 ? "" : others[(index - 1) / 2 % others.length]!)
+      for (const one of all) one.signal("SIGUSR2")
+      await sleep(100)
+    }
+    const from = mono()
+    leader.one.signal("SIGUSR1")
+    while (newest().mono === leader.mono) {
+      if (mono() > from + patience) throw new Error(`nobody leads after ${leader.identity}`)
+      await sleep(250)
+    }
+    return [from, newest().mono]
   })
-  await Promise.all([leader.process.close(), ...started.map((candidates) => candidates.close())])
-  return { candidates: processes * each, rest, handover: { ...handover, millis } }
+  await Promise.all(all.map((one) => one.close()))
+  return {
+    candidates: processes * each,
+    processes,
+    ...(rest !== undefined && { rest }),
+    handovers: measured.filter((_, index) => index % turns === 0),
+    ...(turns === 2 && { floor: measured.filter((_, index) => index % turns === 1) })
+  }
 }
 
-const clientGoFollowers = async (lab: Lab, count: number): Promise<FollowersResult> => {
+const clientGoCrowd = async (lab: Lab, count: number): Promise<CrowdResult> => {
   const site = await lab.site()
-  const leader = await start(lab, "client-go", site, { identity: "leader" })
+  let leader = await start(lab, "client-go", site, { identity: "candidate-0" })
   await leader.leading()
-  const followers = await inParallel(times(count), 8, async (index) => {
-    const follower = await start(lab, "client-go", site, { identity: `follower-${index}`, user: "follower" })
+  const followers = await inParallel(times(count - 1), 8, async (index) => {
+    const follower = await start(lab, "client-go", site, { identity: `candidate-${index + 1}`, user: "follower" })
     await follower.follows(leader)
     return follower
   })
+  const waiting = new Set(followers)
   await sleep(5_000)
   const rest = await load(lab, site, () => sleep(30_000))
-  let millis = 0
-  const handover = await load(lab, site, async () => {
-    const at = mono()
-    leader.process.signal("SIGTERM")
-    const began = await Promise.race(followers.map((follower) => follower.leading()))
-    millis = round(began - at)
-    await sleep(Math.max(0, 10_000 - (mono() - at)))
+  const handovers = await handOvers(lab, site, handoverCount, async () => {
+    const old = leader
+    const from = mono()
+    old.process.signal("SIGTERM")
+    const [next, to] = await Promise.race([...waiting].map(async (one) => [one, await one.leading()] as const))
+    waiting.delete(next)
+    leader = next
+    await old.process.close()
+    return [from, to]
   })
-  await Promise.all([leader, ...followers].map((candidate) => candidate.process.close()))
-  return { candidates: count, rest, handover: { ...handover, millis } }
+  await Promise.all([leader, ...waiting].map((candidate) => candidate.process.close()))
+  return { candidates: count, processes: count, rest, handovers }
 }
 
-export const followers = async (lab: Lab): Promise<Record<"ours" | "client-go", FollowersResult>> => ({
-  ours: await oursFollowers(lab, 10, 20),
-  "client-go": await clientGoFollowers(lab, 200)
+export const followers = async (lab: Lab): Promise<FollowersResult> => ({
+  ours: await oursCrowd(lab, { processes: 10, each: 20, candidates: 200, floor: true, rest: true }),
+  unset: await oursCrowd(lab, { processes: 10, each: 20 }),
+  thousand: await oursCrowd(lab, { processes: 10, each: 100, candidates: 1_000, floor: true }),
+  "client-go": await clientGoCrowd(lab, 200)
 })
 
 // --- What leaders write to etcd ---

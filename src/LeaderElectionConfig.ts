@@ -101,6 +101,15 @@ export interface Settings {
    * bytes.
    */
   readonly note?: string | undefined
+  /**
+   * About how many candidates share the Lease, the same for all of them: for
+   * crowds, such as a DaemonSet. Of more than 8 a handful, drawn by lot each
+   * time, take a Lease that has become free at once, and the others wait for
+   * `retryPeriod` / 8 to `retryPeriod`, so that they see the winner first.
+   *
+   * Default: nobody waits, as with 8 or fewer.
+   */
+  readonly candidates?: number | undefined
 }
 
 /**
@@ -132,6 +141,7 @@ export interface Input {
   readonly newLease?: "wait" | "lead" | undefined
   readonly watch?: boolean | undefined
   readonly note?: string | undefined
+  readonly candidates?: number | undefined
 }
 
 /**
@@ -435,8 +445,8 @@ export const layerConfig = (config: Config.Wrap<Input>): Layer.Layer<LeaderElect
  * @since 0.2.0
  */
 export type EnvironmentOf =
-  & Readonly<Record<(typeof variables)[Exclude<keyof typeof variables, "note">], string>>
-  & { readonly LEADER_ELECTION_NOTE?: string }
+  & Readonly<Record<(typeof variables)[Exclude<keyof typeof variables, "note" | "candidates">], string>>
+  & { readonly LEADER_ELECTION_NOTE?: string; readonly LEADER_ELECTION_CANDIDATES?: string }
 
 /**
  * The settings as variables, for another process that reads them with
@@ -457,5 +467,6 @@ export const toEnvironment = (settings: Settings): EnvironmentOf => ({
   LEADER_ELECTION_REQUEST_TIMEOUT: DurationText.format(settings.requestTimeout),
   LEADER_ELECTION_NEW_LEASE: settings.newLease,
   LEADER_ELECTION_WATCH: String(settings.watch),
-  ...(settings.note !== undefined && { LEADER_ELECTION_NOTE: settings.note })
+  ...(settings.note !== undefined && { LEADER_ELECTION_NOTE: settings.note }),
+  ...(settings.candidates !== undefined && { LEADER_ELECTION_CANDIDATES: String(settings.candidates) })
 })

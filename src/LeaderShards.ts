@@ -78,7 +78,7 @@ export const annotations: { readonly joined: string; readonly leaving: string; r
  * @category models
  * @since 0.2.0
  */
-export interface Input extends Omit<LeaderElectionConfig.Input, "name" | "watch"> {
+export interface Input extends Omit<LeaderElectionConfig.Input, "name" | "watch" | "candidates"> {
   /**
    * The name of the group, the same for all replicas: the Lease of a shard is
    * called `<group>-<shard>`, that of a member `<group>-member-<hash>`.
@@ -210,7 +210,8 @@ export const make = (
         `group "${settings.name}" cannot be a label: give at most 63 lower-case letters, digits, "-" and "."`
       )
     }
-    return yield* makeGroup(yield* LeaseStore, settings, generation)
+    // Who is next to take a shard follows from the members, and each of these is alone on its own Lease.
+    return yield* makeGroup(yield* LeaseStore, { ...settings, candidates: 1 }, generation)
   })
 
 const generationFromEnvironment = Effect.orElseSucceed(Config.String("LEADER_ELECTION_GENERATION"), () => "")

@@ -62,6 +62,8 @@ export interface RunAsLeaderOptions {
   readonly requestTimeout?: DurationInput | undefined
   readonly newLease?: "wait" | "lead" | undefined
   readonly watch?: boolean | undefined
+  /** About how many candidates share the Lease, where they are a crowd: more than 8. */
+  readonly candidates?: number | undefined
   /** A kubeconfig file. By default the Pod's service account; outside a cluster KUBECONFIG or `~/.kube/config`. */
   readonly kubeconfig?: string | undefined
   /** The kubeconfig's context. By default the one that it says is current. */
@@ -330,7 +332,9 @@ export const makeElections = (options: ElectionsOptions = {}): Elections => {
  * @category models
  * @since 0.2.0
  */
-export interface RunShardsOptions extends Omit<RunAsLeaderOptions, "name" | "again" | "onStatus" | "watch"> {
+export interface RunShardsOptions
+  extends Omit<RunAsLeaderOptions, "name" | "again" | "onStatus" | "watch" | "candidates">
+{
   /** The name of the group, the same for all replicas. */
   readonly group?: string | undefined
   /** What the replicas of one rollout have in common; LEADER_ELECTION_GENERATION by default. */

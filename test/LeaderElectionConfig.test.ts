@@ -65,12 +65,15 @@ describe("LeaderElectionConfig", () => {
     })
   })
 
-  it("the note is handed on to another process", () => {
+  it("the note and the number of candidates are handed on to another process, where there are any", () => {
     const settings = { ...LeaderElectionConfig.defaults, namespace: "a", name: "b", identity: "c", pod: undefined }
-    assert.strictEqual(
-      LeaderElectionConfig.toEnvironment({ ...settings, note: "10.0.0.7" }).LEADER_ELECTION_NOTE,
-      "10.0.0.7"
-    )
+    const environment = LeaderElectionConfig.toEnvironment({ ...settings, note: "10.0.0.7", candidates: 200 })
+    assert.strictEqual(environment.LEADER_ELECTION_NOTE, "10.0.0.7")
+    assert.strictEqual(environment.LEADER_ELECTION_CANDIDATES, "200")
+    assert.doesNotHaveAnyKeys(LeaderElectionConfig.toEnvironment(settings), [
+      "LEADER_ELECTION_NOTE",
+      "LEADER_ELECTION_CANDIDATES"
+    ])
   })
 
   describe("layers", () => {

@@ -1,5 +1,5 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Metric, Scope, SubscriptionRef } from "effect"
+import { ConfigProvider, Effect, Exit, Fiber, Metric, Scope, SubscriptionRef } from "effect"
 import { LeaderShards, Leadership } from "effect-kubernetes-leader-election"
 import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
@@ -105,6 +105,23 @@ it.effect("a member that ends hands over at once; one that crashes, at its Lease
     yield* TestClock.adjust("2 seconds")
     assert.deepStrictEqual(counts(), [12])
   }).pipe(withMetrics))
+
+it.effect("a crowd's number of candidates postpones nothing: who takes a shard follows from the members", () =>
+  Effect.gen(function*() {
+    const { counts, led, replica } = yield* makeWorld()
+    const members = yield* Effect.forEach(["a", "b"], (name) => replica(name, names(12)))
+    yield* TestClock.adjust("30 seconds")
+    yield* members[0]!.end
+    led.delete("a")
+    yield* TestClock.adjust("10 millis")
+    assert.deepStrictEqual(counts(), [12])
+  }).pipe(
+    withMetrics,
+    Effect.provideService(
+      ConfigProvider.ConfigProvider,
+      ConfigProvider.fromEnv({ env: { LEADER_ELECTION_CANDIDATES: "1000" } })
+    )
+  ))
 
 it.effect("a rolling update moves each shard once", () =>
   Effect.gen(function*() {

@@ -32,6 +32,7 @@ describe("bad usage", () => {
     [["run"], /run: .*COMMAND/],
     [["run", "--lease-duration", "15x", "--", "true"], /--lease-duration.*"15x".*a duration, such as 15s/],
     [["run", "--new-lease", "maybe", "--", "true"], /--new-lease.*maybe.*wait.*lead/],
+    [["serve", "--candidates", "many"], /--candidates: "many". Expected: a number of candidates, from 1 to 1000000/],
     [
       ["run", "--statsd", ":1", "--", "true"],
       /--statsd.*a host, with or without a port, such as statsd\.monitoring:8125/
@@ -274,16 +275,18 @@ describe("run on the local API server", () => {
             kubeconfig,
             "--new-lease",
             "lead",
+            "--candidates",
+            "9",
             "--",
             "sh",
             "-c",
-            "echo $LEADER_ELECTION_NAME; exit 3"
+            "echo $LEADER_ELECTION_NAME $LEADER_ELECTION_CANDIDATES; exit 3"
           ],
           { LEADER_ELECTION_NAME: "from-the-environment" }
         )
       )
       assert.strictEqual(code, 3)
-      assert.strictEqual(stdout, "from-the-environment\n")
+      assert.strictEqual(stdout, "from-the-environment 9\n")
       assert.match(
         stderr,
         /^\S+Z INFO {2}Became leader \(created\) lease=default\/from-the-environment identity=\S+ term=\d+$/m

@@ -78,6 +78,12 @@ describe("manifest", () => {
           ...pod
         ]
       )
+      // A crowd on one Lease. Shards are shared out otherwise, and a few draw nothing.
+      assert.include(names((yield* run(...invoices, "--replicas", "9")).documents), "LEADER_ELECTION_CANDIDATES=9")
+      for (const options of [["--replicas", "8"], ["--replicas", "9", "--shards"]]) {
+        const { documents } = yield* run(...invoices, ...options)
+        assert.notInclude(names(documents).join(), "CANDIDATES")
+      }
     }))
 
   it.effect("lets Pods pass PodSecurity restricted and a quota, each container of them", () =>

@@ -163,11 +163,13 @@ const restricted = `securityContext:
 `
 
 /** Of the container that takes part in the election. */
-const variables = ({ leaseDuration, many, name, shards, watch }: Names): string => {
+const variables = ({ leaseDuration, many, name, replicas, shards, watch }: Names): string => {
   const values = [
     ...(many ? [] : [["LEADER_ELECTION_NAME", name]]),
     ...(leaseDuration === undefined ? [] : [["LEADER_ELECTION_LEASE_DURATION", DurationText.format(leaseDuration)]]),
-    ...(watch ? [] : [["LEADER_ELECTION_WATCH", "false"]])
+    ...(watch ? [] : [["LEADER_ELECTION_WATCH", "false"]]),
+    // So few would not draw anything.
+    ...(replicas <= 8 || shards ? [] : [["LEADER_ELECTION_CANDIDATES", String(replicas)]])
   ]
   return `${values.map(([variable, value]) => `- name: ${variable}\n  value: ${quote(value ?? "")}\n`).join("")}\
 # The identity, and the owner of the Lease: Kubernetes removes it with the leader's Pod.

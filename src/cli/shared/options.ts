@@ -138,6 +138,11 @@ export const settings = {
     Flag.Boolean("watch").pipe(
       Flag.withDescription("Watch the Lease (default); --no-watch polls it every retryPeriod")
     )
+  ),
+  candidates: optional(
+    whole("candidates", "NUMBER", { least: 1, most: 1_000_000, noun: "a number of candidates" }).pipe(
+      Flag.withDescription("About how many share the Lease, where that is a crowd (LEADER_ELECTION_CANDIDATES)")
+    )
   )
 }
 

@@ -26,7 +26,7 @@ import { isFarFrom, type Moment, remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import * as YoungLease from "../protocol/youngLease.ts"
 import { jitter, monotonic, waitUntil, wallMicros } from "./clock.ts"
-import { Deference } from "./deference.ts"
+import * as Deference from "./deference.ts"
 import { step } from "./renewal.ts"
 import {
   abort,
@@ -217,7 +217,8 @@ const freeFrom = Effect.fnUntraced(function*(
     ? `absent ${observation.revision}`
     : `${decision.lease.uid} ${observation.signOfLifeAt}`
   if (election.free?.sign !== sign) {
-    election.free = { sign, since: now, deference: yield* yield* Deference }
+    const deference = yield* Deference.draw(election.settings.candidates, election.timing.retryPeriod)
+    election.free = { sign, since: now, deference }
   }
   const { since } = election.free
   const { retryPeriod } = election.timing

@@ -5,6 +5,8 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
+import * as Crowd from "../protocol/crowd.ts"
 
 /**
  * How long after it became free here (`since`) this candidate takes a Lease, as
@@ -22,3 +24,13 @@ export const Deference = Context.Reference<Effect.Effect<Deference>>(
   "effect-kubernetes-leader-election/internal/Deference",
   { defaultValue: () => Effect.succeed(() => 0n) }
 )
+
+/** What is asked for, and what a candidate of a crowd draws: no number where there is no crowd. */
+export const draw = Effect.fnUntraced(function*(candidates: number | undefined, retryPeriod: bigint) {
+  const asked = yield* yield* Deference
+  if (!Crowd.isCrowd(candidates)) {
+    return asked
+  }
+  const drawn = Crowd.delay(candidates, retryPeriod, yield* Random.next)
+  return (since: bigint, now: bigint): bigint => asked(since, now) + drawn
+})

@@ -16,7 +16,8 @@ export const variables = {
   requestTimeout: "LEADER_ELECTION_REQUEST_TIMEOUT",
   newLease: "LEADER_ELECTION_NEW_LEASE",
   watch: "LEADER_ELECTION_WATCH",
-  note: "LEADER_ELECTION_NOTE"
+  note: "LEADER_ELECTION_NOTE",
+  candidates: "LEADER_ELECTION_CANDIDATES"
 } as const
 
 /** The other variables that settings are made from; KUBERNETES_SERVICE_HOST is set inside a cluster. */

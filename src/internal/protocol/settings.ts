@@ -448,6 +448,19 @@ const readNote = (findings: Findings, input: Input, { variables: env }: Environm
     : readText(findings, given, called("note"), "give at most 4096 bytes of text, or none", noteProblem)
 }
 
+const readCandidates = ({ problems }: Findings, input: Input, { variables: env }: Environment): number | undefined => {
+  const given = input.candidates ?? env[variables.candidates]
+  const candidates = typeof given === "string" ? (/^\d+$/.test(given) ? Number(given) : Number.NaN) : given
+  if (candidates === undefined || (Number.isSafeInteger(candidates) && candidates > 0)) {
+    return candidates
+  }
+  problems.push(
+    `${called("candidates")} is ${quote(String(given))}: give about how many share the Lease, a whole number, 1 or ` +
+      "more, or none"
+  )
+  return undefined
+}
+
 /**
  * Makes settings of what the program gives, the environment and the defaults.
  * Fails with one sentence for everything that is wrong.
@@ -464,11 +477,12 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
   const newLease = readNewLease(findings, input, environment)
   const watch = readWatch(findings, input, environment)
   const note = readNote(findings, input, environment)
+  const candidates = readCandidates(findings, input, environment)
   const { notices, problems, warnings } = findings
   if (problems.length > 0) {
     return Result.fail(problems)
   }
-  // What is undefined has left a problem, but for the Pod and the note.
+  // What is undefined has left a problem, but for the Pod, the note and the candidates.
   const duration = (setting: DurationSetting) => DurationText.fromNanos(durations[setting]!)
   return Result.succeed({
     settings: {
@@ -483,7 +497,8 @@ export const resolve = (input: Input, environment: Environment): Result.Result<R
       requestTimeout: duration("requestTimeout"),
       newLease: newLease!,
       watch: watch!,
-      ...(note !== undefined && { note })
+      ...(note !== undefined && { note }),
+      ...(candidates !== undefined && { candidates })
     },
     warnings,
     notices

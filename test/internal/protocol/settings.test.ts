@@ -436,7 +436,16 @@ describe("settings", () => {
       ]],
       ["empty newLease", {}, { LEADER_ELECTION_NEW_LEASE: "" }, [`is "": give "wait" or "lead"`]],
       ["watch", {}, { LEADER_ELECTION_WATCH: "maybe" }, [`watch (LEADER_ELECTION_WATCH) is "maybe": give "true"`]],
-      ["empty watch", {}, { LEADER_ELECTION_WATCH: "" }, [`watch (LEADER_ELECTION_WATCH) is "": give "true"`]]
+      ["empty watch", {}, { LEADER_ELECTION_WATCH: "" }, [`watch (LEADER_ELECTION_WATCH) is "": give "true"`]],
+      ["no candidates", { candidates: 0 }, {}, ["candidates (LEADER_ELECTION_CANDIDATES) is \"0\": give about"]],
+      ["half a candidate", { candidates: 1.5 }, {}, [`is "1.5": give about`]],
+      ["candidates without end", { candidates: Infinity }, {}, [`is "Infinity": give about`]],
+      ["candidates that are no number", { candidates: Number.NaN }, {}, [`is "NaN": give about`]],
+      ["candidates as text", {}, { LEADER_ELECTION_CANDIDATES: "many" }, [`is "many": give about`]],
+      ["no candidates, as text", {}, { LEADER_ELECTION_CANDIDATES: "0" }, [`is "0": give about`]],
+      ["candidates with something before", {}, { LEADER_ELECTION_CANDIDATES: "-200" }, [`is "-200": give about`]],
+      ["candidates with something after", {}, { LEADER_ELECTION_CANDIDATES: "200 " }, [`is "200 ": give about`]],
+      ["empty candidates", {}, { LEADER_ELECTION_CANDIDATES: "" }, [`is "": give about`]]
     ])("%s", (_, input, variables, expected) => {
       const found = problems(input, { ...base, ...variables })
       assert.strictEqual(found.length, expected.length, found.join("\n"))
@@ -465,7 +474,8 @@ describe("settings", () => {
         LEADER_ELECTION_LEASE_DURATION: "15.5s",
         LEADER_ELECTION_RETRY_PERIOD: "often",
         LEADER_ELECTION_NEW_LEASE: "now",
-        LEADER_ELECTION_WATCH: "perhaps"
+        LEADER_ELECTION_WATCH: "perhaps",
+        LEADER_ELECTION_CANDIDATES: "some"
       })
       assert.deepStrictEqual(
         found.map((problem) => problem.split(" ", 2).join(" ")),
@@ -477,7 +487,8 @@ describe("settings", () => {
           "leaseDuration (LEADER_ELECTION_LEASE_DURATION)",
           "retryPeriod (LEADER_ELECTION_RETRY_PERIOD)",
           "newLease (LEADER_ELECTION_NEW_LEASE)",
-          "watch (LEADER_ELECTION_WATCH)"
+          "watch (LEADER_ELECTION_WATCH)",
+          "candidates (LEADER_ELECTION_CANDIDATES)"
         ]
       )
     })
@@ -585,6 +596,27 @@ describe("settings", () => {
       }
       // In one step it would be.
       assert.isTrue(Duration.isLessThan(steps[0]!.leaseDuration, steps[2]!.renewDeadline))
+    })
+  })
+
+  describe("the number of candidates", () => {
+    const base = { ...inCluster, LEADER_ELECTION_NAME: "jobs" }
+
+    it("is not known where nobody says it", () => {
+      assert.notProperty(settings({}, base), "candidates")
+    })
+
+    it("comes from the program, else from its variable", () => {
+      const variables = { ...base, LEADER_ELECTION_CANDIDATES: "200" }
+      assert.strictEqual(settings({}, variables).candidates, 200)
+      assert.strictEqual(settings({ candidates: 1 }, variables).candidates, 1)
+    })
+
+    it("is refused with its name, variable, value and remedy", () => {
+      assert.deepStrictEqual(problems({}, { ...base, LEADER_ELECTION_CANDIDATES: "2e2" }), [
+        "candidates (LEADER_ELECTION_CANDIDATES) is \"2e2\": give about how many share the Lease, a whole number, 1 or " +
+        "more, or none"
+      ])
     })
   })
 
