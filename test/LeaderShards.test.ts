@@ -123,6 +123,29 @@ it.effect("a crowd's number of candidates postpones nothing: who takes a shard f
     )
   ))
 
+it.effect("what a dead member left behind is no member to one that starts later", () =>
+  Effect.gen(function*() {
+    const { counts, led, replica, starts } = yield* makeWorld()
+    const [first, dead] = yield* Effect.forEach(["a", "b"], (name) => replica(name, names(8)))
+    yield* TestClock.adjust("30 seconds")
+    assert.deepStrictEqual(counts(), [4, 4])
+    yield* dead!.faults.stall
+    yield* TestClock.adjust("15 seconds")
+    led.delete("b")
+    yield* TestClock.adjust("15 seconds")
+    assert.deepStrictEqual(counts(), [8])
+    const added = yield* replica("c", names(8), { generation: "v2" })
+    yield* TestClock.adjust("3 seconds")
+    assert.isTrue(yield* added.ready)
+    assert.deepStrictEqual((yield* added.status).members.map(({ identity }) => identity), ["a", "c"])
+    const before = starts.length
+    yield* first!.end
+    led.delete("a")
+    yield* TestClock.adjust("10 millis")
+    assert.deepStrictEqual(counts(), [8])
+    assert.strictEqual(starts.length, before + 8)
+  }).pipe(withMetrics))
+
 it.effect("a rolling update moves each shard once", () =>
   Effect.gen(function*() {
     const { counts, led, replica, starts } = yield* makeWorld()

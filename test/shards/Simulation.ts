@@ -196,6 +196,15 @@ export class Replica {
     world.after(duration, () => world.sync(this.faults.delayEvents(() => Duration.millis(dice.scale(0.5, 50)))))
   }
 
+  /** What its watches are about to say is lost, and they stay open; the next ones deliver again. */
+  deaf(): void {
+    const { world } = this.simulation
+    world.note(this.name, () => "its watches go silent")
+    world.sync(this.faults.silenceWatches)
+    world.sync(this.faults.clear)
+    this.latency()
+  }
+
   misses(shards: ReadonlyArray<string>, duration: number): void {
     const { names, world } = this.simulation
     const set = (list: ReadonlyArray<string>) =>
@@ -475,6 +484,26 @@ const listsDiffer = (run: Simulation) => {
   run.expectLed(quickly)
 }
 
+/** One dies, and what it left behind stays: a newcomer sees its Leases, too. */
+const afterCrash = (next: (run: Simulation) => void) => (run: Simulation) => {
+  run.dice.pick(run.living).kill()
+  run.wait(60 * second)
+  run.longestLeaderless = 0
+  next(run)
+}
+
+/** The watches of one stay open and say nothing any more; then another joins. */
+const silentWatch = (run: Simulation) => {
+  run.dice.pick(run.living).deaf()
+  run.wait(run.dice.between(0, 10) * second)
+  const before = run.moves
+  const bound = leastMoves(run.living.map(({ running }) => running.size), run.names.length, 1)
+  run.launch("v1")
+  run.rest(60 * second, 60 * second)
+  run.expect(run.moves - before, bound, bound)
+  run.expectLed(quickly + 2 * second)
+}
+
 const rest = (run: Simulation) => {
   const before = run.total
   run.rest(600 * second, 60 * second)
@@ -559,6 +588,9 @@ const scenarios: ReadonlyArray<readonly [string, (run: Simulation) => void]> = [
   ["lists differ", listsDiffer],
   ["rest", rest],
   ["rolling update", rollingUpdate],
+  ["join after a crash", afterCrash(join)],
+  ["rolling, after a crash", afterCrash(rollingUpdate)],
+  ["silent watch", silentWatch],
   ["storm", storm],
   ["storm", storm],
   ["storm", storm]

@@ -148,14 +148,20 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     edits: [shipped("LeaderShards.ts", "          if (left <= 0n) {", "          if (left < -(2n ** 62n)) {")]
   },
   {
+    name: "what a dead member left behind counts as a member to a newcomer",
+    seenIn: "the first version of this code",
+    within: 500,
+    edits: [shipped("internal/shards/group.ts", "expiresAt <= now || this.isLeftBehind(seen)", "expiresAt <= now")]
+  },
+  {
     name: "a member counts from the first shard that it leads",
     seenIn: "the Azure SDKs (a newcomer is invisible until it owns something)",
     within: 500,
     edits: [
       shipped(
         "internal/shards/group.ts",
-        "        expiresAt <= now\n      ) {",
-        "        expiresAt <= now || (lease.holderIdentity !== this.options.identity && " +
+        "        expiresAt <= now || this.isLeftBehind(seen)\n      ) {",
+        "        expiresAt <= now || this.isLeftBehind(seen) || (lease.holderIdentity !== this.options.identity && " +
           "![...this.seen.values()].some((other) => !isMember(other.lease) && other.lease.holderIdentity === lease.holderIdentity))\n      ) {"
       )
     ]

@@ -1,6 +1,6 @@
 /**
  * `npm run simulate:shards -- [--what model|code|large] [--runs N] [--from K] [--workers W]`, `--seed N --trace`,
- * `--broken`.
+ * `--broken [--rule TEXT]`.
  */
 import { availableParallelism } from "node:os"
 import { parseArgs } from "node:util"
@@ -19,7 +19,7 @@ Members, shards and the rule that shares them.
   --from K      the seed of the first (1)
   --seed N      one seed; with --trace, its timeline
   --workers W   threads (one for each processor)
-  --broken      each broken rule, until a seed finds it
+  --broken      each broken rule, until a seed finds it; with --rule TEXT, those whose names contain it
 `
 
 const { values } = parseArgs({
@@ -31,6 +31,7 @@ const { values } = parseArgs({
     trace: { type: "boolean" },
     workers: { type: "string", default: `${availableParallelism()}` },
     broken: { type: "boolean" },
+    rule: { type: "string", default: "" },
     help: { type: "boolean" }
   }
 })
@@ -103,7 +104,7 @@ const runSeeds = async (from: number, runs: number, workers: number): Promise<bo
 }
 
 const runBroken = async (workers: number): Promise<boolean> => {
-  const rules = what === "model" ? brokenRules : brokenInShippedCode
+  const rules = (what === "model" ? brokenRules : brokenInShippedCode).filter(({ name }) => name.includes(values.rule))
   const waiting = [...rules]
   let found = 0
   const next = async (): Promise<void> => {

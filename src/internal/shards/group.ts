@@ -56,6 +56,8 @@ export const listDigest = (shards: Iterable<string>): string => {
 interface Seen {
   readonly lease: LeaseRecord
   readonly signOfLifeAt: bigint
+  /** Whether a sign of life was seen here: what the first look shows may have been left behind long ago. */
+  readonly renewed: boolean
   /** The version at which it was seen first under this holder. */
   readonly since: bigint
 }
@@ -82,6 +84,8 @@ export class Group {
   /** Leases that an election has found free before the watch of the group has shown it. */
   private readonly free = new Set<string>()
   private membership = ""
+  /** The latest renewTime of a Lease that another holds. */
+  private newestRenewal = 0n
   /** When the members last changed. */
   changedAt = 0n
 
@@ -112,9 +116,14 @@ export class Group {
       return this.seen.delete(lease.name)
     }
     const same = before !== undefined && before.lease.holderIdentity === lease.holderIdentity
+    const renewed = before !== undefined && isSignOfLife(before.lease, lease)
+    if (lease.holderIdentity !== this.options.identity && (lease.renewTime ?? 0n) > this.newestRenewal) {
+      this.newestRenewal = lease.renewTime!
+    }
     this.seen.set(lease.name, {
       lease,
-      signOfLifeAt: before === undefined || isSignOfLife(before.lease, lease) ? now : before.signOfLifeAt,
+      signOfLifeAt: before === undefined || renewed ? now : before.signOfLifeAt,
+      renewed: renewed || before?.renewed === true,
       since: same ? before.since : lease.resourceVersion
     })
     return !same || isMember(lease)
@@ -125,6 +134,18 @@ export class Group {
     return this.seen.get(name)?.lease
   }
 
+  /**
+   * Whether a Lease was left behind by a member that died before this one
+   * looked: others have been renewed for longer than its duration since. Wall
+   * clocks that disagree by as much hide a living member until its next renewal.
+   * That costs balance for a moment; to count a dead one would cost it in each
+   * rollout, since a newcomer takes its part before any window has passed.
+   */
+  private isLeftBehind({ lease, renewed }: Seen): boolean {
+    return !renewed && lease.holderIdentity !== this.options.identity && lease.renewTime !== undefined &&
+      lease.renewTime + holdersDuration(lease, this.options.leaseDuration) / 1000n < this.newestRenewal
+  }
+
   /** Members with a sign of life, in the order of their identities. */
   members(now: bigint): ReadonlyArray<SeenMember> {
     const members: Array<SeenMember> = []
@@ -133,7 +154,7 @@ export class Group {
       const expiresAt = seen.signOfLifeAt + memberWindow(holdersDuration(lease, this.options.leaseDuration))
       if (
         !isMember(lease) || lease.labels[labels.group] !== this.options.group || lease.holderIdentity === "" ||
-        expiresAt <= now
+        expiresAt <= now || this.isLeftBehind(seen)
       ) {
         continue
       }
