@@ -114,10 +114,10 @@ export const newestGeneration = (staying: ReadonlyArray<Member>): string | undef
  * **Details**
  *
  * With L shards and P members that stay, each leads ⌊L/P⌋, and L mod P of them
- * one more. Free shards go to the members below ⌊L/P⌋, then to those that may
- * have one more, by rank; in the order in which they became free, which all
+ * one more. Each free shard goes to the member of those below their number that
+ * ranks highest for it; in the order in which they became free, which all
  * members see alike, so that one that becomes free later changes nothing for
- * those before it.
+ * those before it, nor one that is taken sooner for the others.
  *
  * While members of several generations stay, only the newest takes, and nobody
  * gives on account of balance: what an old member leads moves when that member
@@ -143,17 +143,20 @@ export const plan = (view: View): Plan => {
   }
 
   const counts = new Map(staying.map(({ identity }) => [identity, held.get(identity)!.length]))
-  const room = (): ReadonlyArray<string> => {
-    const below = takers.filter((identity) => counts.get(identity)! < least)
-    if (below.length > 0) {
-      return below
-    }
-    let more = 0
-    for (const count of counts.values()) {
-      more += count > least ? 1 : 0
-    }
-    return more < extra ? takers.filter((identity) => counts.get(identity) === least) : []
+  // How many each taker may lead: the least, and one more for as many as no surplus stands for. Neither changes when a
+  // shard becomes free, nor when a taker takes its part: so members that see these in another order plan the same.
+  let more = extra
+  for (const count of counts.values()) {
+    more -= Math.max(0, count - least)
   }
+  const first = view.shards.reduce((name, shard) => shard.name < name ? shard.name : name, view.shards[0]?.name ?? "")
+  const withOneMore = new Set(
+    takers.filter((identity) => counts.get(identity)! <= least)
+      .sort((a, b) => rank(b, first) - rank(a, first) || compare(a, b))
+      .slice(0, Math.max(0, more))
+  )
+  const room = (): ReadonlyArray<string> =>
+    takers.filter((identity) => counts.get(identity)! < least + (withOneMore.has(identity) ? 1 : 0))
 
   const wanting = new Set(room())
   const takes = new Map<string, string>()

@@ -61,9 +61,9 @@ describe("plan", () => {
     ["no shards", "a b", "", "takes; gives"],
     ["one member takes all", "a", "?3", "takes a3; gives"],
     ["shared evenly", "a b", "?4", "takes a2 b2; gives"],
-    ["one more for one of them", "a b c", "a1 b1 ?2", "takes c2; gives"],
+    ["one more for one of them", "a b c", "a1 b1 ?2", "takes a1 c1; gives"],
     ["the one below comes first, whatever the ranks", "a b", "a9 b8 ?1", "takes b1; gives"],
-    ["fewer shards than members", "a b c", "a1 ?1", "takes c1; gives"],
+    ["fewer shards than members", "a b c", "a1 ?1", "takes b1; gives"],
     // --- at rest
     ["at rest", "a b", "a2 b2", "takes; gives"],
     ["at rest, one has one more", "a b c", "a3 b2 c2", "takes; gives"],
@@ -96,7 +96,7 @@ describe("plan", () => {
     ["and then", "b' c'", "b8 c1", "takes; gives b3"],
     ["the newer one has its number, and nobody else may take", "a b' c'", "a1 b3 c3 ?2", "takes; gives"],
     ["the newer ones may have one more together", "a b' c'", "a1 b4 c3 ?2", "takes; gives"],
-    ["and take no more than that", "a b' c'", "a1 b3 c3 ?3", "takes c1; gives"],
+    ["and take no more than that", "a b' c'", "a1 b3 c3 ?3", "takes b1; gives"],
     // --- lists
     ["lists differ: what is free is taken, but nobody gives", "a b c!", "a6 b4 ?2", "takes c2; gives"],
     ["lists differ: a leaving member gives nevertheless", "a b! -c", "a6 b1 c1", "takes; gives c1"],
@@ -200,14 +200,14 @@ describe("rank", () => {
 })
 
 describe("turnOf", () => {
-  const view: View = { members: members("a b -c"), shards: shards("a2 b1 c1 ?1") }
+  const view: View = { members: members("a b -c"), shards: shards("a3 b1 c1 ?1") }
   const [a, b, c] = view.members as [Member, Member, Member]
 
   it("first that of the member it belongs to, last anybody's, never a leaving member's", () => {
     const planned = plan(view)
-    assert.strictEqual(turnOf(planned, b, "s4"), "First")
-    assert.strictEqual(turnOf(planned, a, "s4"), "Last")
-    assert.strictEqual(turnOf(planned, c, "s4"), "Never")
+    assert.strictEqual(turnOf(planned, b, "s5"), "First")
+    assert.strictEqual(turnOf(planned, a, "s5"), "Last")
+    assert.strictEqual(turnOf(planned, c, "s5"), "Never")
   })
 
   it("next that of others below their number", () => {
@@ -228,7 +228,7 @@ describe("turnOf", () => {
   })
 
   it("last that of a member that the others do not know", () => {
-    assert.strictEqual(turnOf(plan(view), { ...a, identity: "stranger" }, "s4"), "Last")
+    assert.strictEqual(turnOf(plan(view), { ...a, identity: "stranger" }, "s5"), "Last")
   })
 })
 
@@ -408,6 +408,16 @@ describe("properties", () => {
       for (const name of names) {
         assert.strictEqual(view.shards.find((shard) => shard.name === name)!.holder, identity)
       }
+    }
+  }, runs)
+
+  it.prop("what is taken first changes nothing for the others", [start], ([from]) => {
+    const view = viewOf(from)
+    const { takes } = plan(view)
+    for (const [taken, taker] of takes) {
+      const shards = view.shards.map((shard) => shard.name === taken ? { ...shard, holder: taker } : shard)
+      const after = plan({ members: view.members, shards })
+      assert.deepStrictEqual([...after.takes], [...takes].filter(([name]) => name !== taken))
     }
   }, runs)
 
