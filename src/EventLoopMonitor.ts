@@ -89,7 +89,7 @@ export const layer = (
         return
       }
       yield* Effect.logWarning(
-        `Nothing could run in this process for ${format(Duration.millis(Number(late / 1_000_000n)))}` +
+        `Event loop blocked for ${format(Duration.millis(Number(late / 1_000_000n)))}` +
           (unspoken === 0 ? "" : ` (and ${unspoken} times more since the last such warning)`)
       )
       warnedAt = after

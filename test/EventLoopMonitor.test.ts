@@ -31,7 +31,7 @@ describe("the event loop", { concurrent: false }, () => {
       assert.isAtLeast(value("leader_election_event_loop_stalls_total")!, 3)
       const warnings = lines.filter(({ level }) => level === "Warn")
       assert.strictEqual(warnings.length, 1)
-      assert.match(warnings[0]!.text, /^Nothing could run in this process for \d+(\.\d+)?m?s/)
+      assert.match(warnings[0]!.text, /^Event loop blocked for \d+(\.\d+)?m?s/)
     }))
 
   it.effect("a process that is not stalled has nothing to say", () =>

@@ -34,7 +34,7 @@ export const devServer = Effect.fnUntraced(
       (cause) => failed(`cannot write ${file}: ${cause instanceof Error ? cause.message : String(cause)}`)
     )
     yield* Effect.addFinalizer(() => Effect.ignore(fs.remove(file)))
-    yield* Effect.logInfo(`Serves Leases at ${server.url}, from memory, until it is stopped`)
+    yield* Effect.logInfo(`Serving Leases at ${server.url}, from memory, until it is stopped`)
     // On stdout, for the shell that sources it.
     yield* Console.log(`export KUBECONFIG=${file.replaceAll(/[^\w/.,:@%+=-]/g, "\\$&")}`)
     return yield* Effect.never

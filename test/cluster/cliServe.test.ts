@@ -29,8 +29,8 @@ const serve = async (trial: Trial, identity: string) => {
     "0",
     ...quick
   ])
-  await running.until(logs("Listens on"))
-  const url = `http://127.0.0.1:${/Listens on port (\d+)/.exec(running.stderr)?.[1]}`
+  await running.until(logs("Listening on"))
+  const url = `http://127.0.0.1:${/Listening on port (\d+)/.exec(running.stderr)?.[1]}`
   const leader = async (): Promise<{ readonly status: number; readonly body: Answer }> => {
     const response = await fetch(`${url}/leader`)
     return { status: response.status, body: await response.json() as Answer }

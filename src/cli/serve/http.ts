@@ -98,7 +98,7 @@ export const layerMetrics = (port: number): Layer.Layer<never, CommandFailure, L
     Layer.effectDiscard(HttpServer.HttpServer.use(({ address }) =>
       address._tag === "UnixPathAddress"
         ? Effect.void
-        : Effect.logInfo(`Listens on port ${address.port} for probes and metrics`)
+        : Effect.logInfo(`Listening on port ${address.port} for probes and metrics`)
     ))
   ).pipe(
     Layer.provide(NodeHttpServer.layer(createServer, { port, gracefulShutdownTimeout: "1 second" })),
@@ -182,7 +182,7 @@ export const serve = Effect.fnUntraced(
     const campaigns = Effect.gen(function*() {
       while (true) {
         yield* whileLeadingForever(term)
-        yield* Effect.logInfo("The program beside has stopped: the Lease is released")
+        yield* Effect.logInfo("The program beside this one has stopped: released the Lease")
         // The others take it within milliseconds; where there are none, the program can lead again.
         yield* Effect.sleep(election.settings.retryPeriod)
       }
@@ -254,7 +254,7 @@ export const serve = Effect.fnUntraced(
     > = Effect.gen(function*() {
       const { address } = yield* HttpServer.HttpServer
       yield* Effect.logInfo(
-        `Listens on ${address._tag === "UnixPathAddress" ? address.path : `port ${address.port} of ${options.host}`}`
+        `Listening on ${address._tag === "UnixPathAddress" ? address.path : `port ${address.port} of ${options.host}`}`
       )
       return yield* Effect.ensuring(campaigns, Deferred.succeed(closing, undefined))
     })

@@ -9,7 +9,7 @@ import { constants } from "node:os"
 
 const table = {
   success: [0, "all is well; of run: COMMAND ended with 0"],
-  failure: [1, "what was asked for did not happen, or what was checked is not in order"],
+  failure: [1, "the request could not be carried out, or a check failed"],
   usage: [2, "a bad flag or argument; settings that are missing or contradict each other"],
   unavailable: [69, "the API server cannot be reached, or does not answer in time"],
   internal: [70, "a defect of effect-kubernetes-leader-election itself"],

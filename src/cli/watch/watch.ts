@@ -88,7 +88,7 @@ export const watch = Effect.fnUntraced(
           case "LeaseForbidden":
             return error.verb === "watch"
               ? Effect.andThen(
-                Effect.logWarning(`Looks every ${Duration.format(pollInterval)}: ${error.message}`),
+                Effect.logWarning(`Polling every ${Duration.format(pollInterval)}: ${error.message}`),
                 follower(poll)
               )
               : Effect.fail(error)
