@@ -149,7 +149,7 @@ describe.concurrent("30 terms", () => {
           cause: undefined,
           fencingToken: BigInt(number),
           began,
-          told: ended,
+          askedToEnd: ended,
           ended
         })
         const next = await Promise.race(followers.map(async (follower) => {

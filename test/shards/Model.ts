@@ -125,7 +125,7 @@ export class Process {
         list: this.list
       }
       model.registered.set(this.identity, this)
-      model.tell({ _tag: "Member", member: this.member })
+      model.notify({ _tag: "Member", member: this.member })
     }, () => {
       this.joinedAt ??= this.model.now
       this.wake()
@@ -167,7 +167,7 @@ export class Process {
     })
   }
 
-  tell(change: Change): void {
+  notify(change: Change): void {
     if (!this.reachable) {
       return
     }
@@ -365,7 +365,7 @@ export class Process {
     this.request(() => {
       if (this.member !== undefined && this.model.registered.has(this.identity)) {
         this.member = { ...this.member, leaving: this.leaving, list: this.list }
-        this.model.tell({ _tag: "Member", member: this.member })
+        this.model.notify({ _tag: "Member", member: this.member })
       }
     }, then)
   }
@@ -512,9 +512,9 @@ export class Model {
 
   // --- The server ---
 
-  tell(change: Change): void {
+  notify(change: Change): void {
     for (const process of this.processes) {
-      process.tell(change)
+      process.notify(change)
     }
   }
 
@@ -540,10 +540,10 @@ export class Model {
     shard.leaderlessSince = undefined
     if (process.reachable) {
       process.leading.add(name)
-      this.tell({ _tag: "Shard", name, version: shard.version, holder: process.identity })
+      this.notify({ _tag: "Shard", name, version: shard.version, holder: process.identity })
     } else {
       // Its write arrived, and it does not live to see it.
-      this.tell({ _tag: "Shard", name, version: shard.version, holder: process.identity })
+      this.notify({ _tag: "Shard", name, version: shard.version, holder: process.identity })
       this.expireLater(process, name, this.now)
     }
   }
@@ -568,14 +568,14 @@ export class Model {
       shard.version = ++this.version
       shard.holder = undefined
       shard.leaderlessSince = this.now
-      this.tell({ _tag: "Shard", name, version: shard.version, holder: undefined })
+      this.notify({ _tag: "Shard", name, version: shard.version, holder: undefined })
     }
   }
 
   unregister(process: Process): void {
     this.note(() => `${process.identity} has ended`)
     this.registered.delete(process.identity)
-    this.tell({ _tag: "Gone", identity: process.identity })
+    this.notify({ _tag: "Gone", identity: process.identity })
   }
 
   /** It renews no longer: what it holds runs out, for each watcher when that has not seen a renewal for long enough. */
@@ -592,7 +592,7 @@ export class Model {
     const { member } = this.silent.get(process)!
     this.after(member + memberWindow - this.now, () => {
       if (this.silent.get(process)?.member === member && this.registered.delete(process.identity)) {
-        this.tell({ _tag: "Gone", identity: process.identity })
+        this.notify({ _tag: "Gone", identity: process.identity })
       }
     })
   }
@@ -613,7 +613,7 @@ export class Model {
     })
     runsOut(leaseDuration, () => {
       this.shards.get(name)!.leaderlessSince ??= this.now
-      this.tell({ _tag: "Expired", name, version })
+      this.notify({ _tag: "Expired", name, version })
     })
   }
 
@@ -621,7 +621,7 @@ export class Model {
   watchExpiry(process: Process): void {
     for (const { leaderlessSince, name, version } of this.shards.values()) {
       if (leaderlessSince !== undefined) {
-        this.after(leaseDuration, () => process.tell({ _tag: "Expired", name, version }))
+        this.after(leaseDuration, () => process.notify({ _tag: "Expired", name, version }))
       }
     }
   }
@@ -635,7 +635,7 @@ export class Model {
       // Renewed in time: a sign of life.
       if (shard.holder === process && process.leading.has(name) && this.now < renewedAt + renewDeadline) {
         shard.version = ++this.version
-        this.tell({ _tag: "Shard", name, version: shard.version, holder: process.identity })
+        this.notify({ _tag: "Shard", name, version: shard.version, holder: process.identity })
       }
     }
     this.after(

@@ -11,8 +11,8 @@ export interface Term {
   readonly cause: string | undefined
   /** Milliseconds of the monotonic clock. */
   readonly began: number
-  /** When the program was told to stop, had ended by itself, or was killed; Infinity while it runs. */
-  readonly told: number
+  /** When the program was asked to stop, had ended by itself, or was killed; Infinity while it runs. */
+  readonly askedToEnd: number
   /** When its finalizers, too, had ended, or it was killed. */
   readonly ended: number
 }
@@ -36,13 +36,15 @@ export const termsOf = (
         fencingToken: BigInt(event.fencingToken!),
         cause: event.cause,
         began: event.mono,
-        told: killed,
+        askedToEnd: killed,
         ended: killed
       })
-    } else if (last !== undefined && last.told === killed && (event.event === "lost" || event.event === "ending")) {
-      terms[terms.length - 1] = { ...last, told: event.mono }
+    } else if (
+      last !== undefined && last.askedToEnd === killed && (event.event === "lost" || event.event === "ending")
+    ) {
+      terms[terms.length - 1] = { ...last, askedToEnd: event.mono }
     } else if (last !== undefined && last.ended === killed && event.event === "ended") {
-      terms[terms.length - 1] = { ...last, told: Math.min(last.told, event.mono), ended: event.mono }
+      terms[terms.length - 1] = { ...last, askedToEnd: Math.min(last.askedToEnd, event.mono), ended: event.mono }
     }
   }
   return terms

@@ -1,5 +1,5 @@
 /**
- * One watch for many Leases: who is told what, and when the connection is opened and closed.
+ * One watch for many Leases: which of them receives what, and when the connection is opened and closed.
  */
 import { assert, it } from "@effect/vitest"
 import { type Cause, Deferred, Effect, Exit, Fiber, Queue, Scope, Stream } from "effect"
@@ -71,20 +71,21 @@ const setup = Effect.fnUntraced(function*(closing: Effect.Effect<void> = Effect.
   )
 
   const listen = Effect.fnUntraced(function*(name: string, since?: bigint) {
-    const told: Array<string> = []
+    const received: Array<string> = []
     const scope = yield* Scope.make()
     const fiber = yield* Effect.forkIn(
-      Stream.runForEach(watch({ namespace, name }, since), (change) => Effect.sync(() => told.push(text(change)))).pipe(
-        Effect.onExit((exit) =>
-          Effect.sync(() => {
-            told.push(Exit.isSuccess(exit) ? "end" : "failure")
-          })
-        )
-      ),
+      Stream.runForEach(watch({ namespace, name }, since), (change) => Effect.sync(() => received.push(text(change))))
+        .pipe(
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              received.push(Exit.isSuccess(exit) ? "end" : "failure")
+            })
+          )
+        ),
       scope
     )
     yield* settle
-    return { told, fiber, leave: Fiber.interrupt(fiber) }
+    return { received, fiber, leave: Fiber.interrupt(fiber) }
   })
   return { connections, listen }
 })
@@ -106,10 +107,10 @@ it.effect("tells each listener of its own Lease, over one connection", () =>
     const a = yield* listen("a")
     const b = yield* listen("b")
     assert.strictEqual(connections.length, 1)
-    assert.deepStrictEqual(a.told, [])
+    assert.deepStrictEqual(a.received, [])
     yield* say(connections[0], opened, applied("a", 1n), applied("c", 2n), applied("b", 3n), deleted("a", 4n))
-    assert.deepStrictEqual(a.told, ["opened", "Applied a 1", "Deleted a 4"])
-    assert.deepStrictEqual(b.told, ["opened", "Applied b 3"])
+    assert.deepStrictEqual(a.received, ["opened", "Applied a 1", "Deleted a 4"])
+    assert.deepStrictEqual(b.received, ["opened", "Applied b 3"])
     yield* a.leave
     assert.isFalse(connections[0]!.isClosed())
     yield* b.leave
@@ -125,8 +126,8 @@ it.effect("tells two listeners of one Lease", () =>
     yield* say(connections[0], opened, applied("a", 1n))
     yield* one.leave
     yield* say(connections[0], applied("a", 2n))
-    assert.deepStrictEqual(one.told, ["opened", "Applied a 1", "failure"])
-    assert.deepStrictEqual(two.told, ["opened", "Applied a 1", "Applied a 2"])
+    assert.deepStrictEqual(one.received, ["opened", "Applied a 1", "failure"])
+    assert.deepStrictEqual(two.received, ["opened", "Applied a 1", "Applied a 2"])
   }))
 
 it.effect("tells who comes later what the connection has shown so far", () =>
@@ -134,11 +135,11 @@ it.effect("tells who comes later what the connection has shown so far", () =>
     const { connections, listen } = yield* setup()
     yield* listen("a")
     yield* say(connections[0], opened, applied("b", 3n), applied("gone", 4n), deleted("gone", 5n))
-    assert.deepStrictEqual((yield* listen("b")).told, ["opened", "Applied b 3"])
-    assert.deepStrictEqual((yield* listen("b", 2n)).told, ["opened", "Applied b 3"])
-    assert.deepStrictEqual((yield* listen("b", 3n)).told, ["opened"])
-    assert.deepStrictEqual((yield* listen("gone")).told, ["opened"])
-    assert.deepStrictEqual((yield* listen("new")).told, ["opened"])
+    assert.deepStrictEqual((yield* listen("b")).received, ["opened", "Applied b 3"])
+    assert.deepStrictEqual((yield* listen("b", 2n)).received, ["opened", "Applied b 3"])
+    assert.deepStrictEqual((yield* listen("b", 3n)).received, ["opened"])
+    assert.deepStrictEqual((yield* listen("gone")).received, ["opened"])
+    assert.deepStrictEqual((yield* listen("new")).received, ["opened"])
     assert.strictEqual(connections.length, 1)
   }))
 
@@ -167,10 +168,10 @@ it.effect("is resumed, unnoticed, where the server ends the connection in good o
     yield* settle
     assert.deepStrictEqual(connections.map(({ since }) => since), [undefined, 9n])
     // What was known is still known before the new connection is open, and after.
-    assert.deepStrictEqual((yield* listen("b", 2n)).told, ["opened"])
+    assert.deepStrictEqual((yield* listen("b", 2n)).received, ["opened"])
     yield* say(connections[1], opened, applied("a", 10n))
-    assert.deepStrictEqual(a.told, ["opened", "Applied a 1", "Applied a 10"])
-    assert.deepStrictEqual((yield* listen("b")).told, ["opened", "Applied b 2"])
+    assert.deepStrictEqual(a.received, ["opened", "Applied a 1", "Applied a 10"])
+    assert.deepStrictEqual((yield* listen("b")).received, ["opened", "Applied b 2"])
 
     // Ended by a change, not by a bookmark.
     yield* Queue.end(connections[1]!.queue)
@@ -186,7 +187,7 @@ it.effect("ends for all where a connection was of no use, so that nobody opens i
     yield* say(connections[0], opened)
     yield* Queue.end(connections[0]!.queue)
     yield* settle
-    assert.deepStrictEqual([a.told, b.told], [["opened", "end"], ["opened", "end"]])
+    assert.deepStrictEqual([a.received, b.received], [["opened", "end"], ["opened", "end"]])
     assert.strictEqual(connections.length, 1)
   }))
 
@@ -210,8 +211,8 @@ it.effect("tells all when the connection breaks, each of its own Lease; the firs
     const other = yield* listen("b")
     assert.deepStrictEqual(connections.map(({ since }) => since), [undefined, undefined])
     yield* say(connections[1], opened, applied("a", 6n))
-    assert.deepStrictEqual(again.told, ["opened", "Applied a 6"])
-    assert.deepStrictEqual(other.told, ["opened"])
+    assert.deepStrictEqual(again.received, ["opened", "Applied a 6"])
+    assert.deepStrictEqual(other.received, ["opened"])
   }))
 
 it.effect("begins anew where the version to resume from has become too old", () =>
@@ -257,5 +258,5 @@ it.effect("is opened for who comes while the connection is being closed", () =>
     yield* settle
     assert.strictEqual(connections.length, 2)
     yield* say(connections[1], opened, applied("b", 2n))
-    assert.strictEqual(b.told.at(-1), "Applied b 2")
+    assert.strictEqual(b.received.at(-1), "Applied b 2")
   }))
