@@ -302,6 +302,13 @@ describe("encode", () => {
     })
   })
 
+  it("labels are written where they are given", () => {
+    assert.deepStrictEqual(LeaseRecord.toPatchBody(7n, { labels: { team: "billing" } }), {
+      metadata: { resourceVersion: "7", labels: { team: "billing" } },
+      spec: {}
+    })
+  })
+
   it("what is left out stays as it is stored; empty is not left out", () => {
     assert.deepStrictEqual(LeaseRecord.toPatchBody(7n, {}), { metadata: { resourceVersion: "7" }, spec: {} })
     assert.deepStrictEqual(
