@@ -43,7 +43,7 @@ const parts = {
   atRest: { run: Footprint.atRest, sites: ({ idleMinutes, samples }: Options) => 4 * Math.ceil(samples / idleMinutes) },
   followers: { run: Scale.followers, sites: () => 4 },
   elections: { run: Scale.elections, sites: () => 1 },
-  shards: { run: Shards.shardsPart, sites: () => 1 }
+  shards: { run: Shards.shardsPart, sites: () => 2 }
 }
 
 const names = Object.keys(parts) as Array<keyof typeof parts>

@@ -1,6 +1,7 @@
 /**
  * One hundred shards over five processes: moves, spread, the longest time
- * without a leader, and what it costs the API server.
+ * without a leader, and what it costs the API server. Beside them the same
+ * Leases with client-go in five processes, which nothing shares.
  */
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -31,14 +32,12 @@ interface Entry extends ShardEvent {
 class Replica {
   readonly identity: string
   readonly process: JsonLinesProcess<ShardEvent>
-  readonly user: string
   /** SIGKILL, monotonic milliseconds: what it led has no leader from then on. */
   killedAt: number | undefined
 
-  constructor(identity: string, process: JsonLinesProcess<ShardEvent>, user: string) {
+  constructor(identity: string, process: JsonLinesProcess<ShardEvent>) {
     this.identity = identity
     this.process = process
-    this.user = user
   }
 
   get log(): ReadonlyArray<Entry> {
@@ -50,41 +49,46 @@ class Replica {
   }
 }
 
+const leads = ({ log }: Replica): number =>
+  log.reduce((sum, { event }) => sum + (event === "leading" ? 1 : event === "ended" ? -1 : 0), 0)
+
 class Team {
   readonly lab: Lab
   readonly site: Site
+  readonly kind: "ours" | "client-go"
   readonly all: Array<Replica> = []
   readonly living = new Set<Replica>()
   private started = 0
 
-  constructor(lab: Lab, site: Site) {
+  constructor(lab: Lab, site: Site, kind: "ours" | "client-go") {
     this.lab = lab
     this.site = site
+    this.kind = kind
+  }
+
+  private async command(identity: string, generation: string, server: string): Promise<[string, Array<string>]> {
+    const { lab: { cluster, programs }, site: { namespace, users: { leader: { token } } } } = this
+    if (this.kind === "client-go") {
+      const kubeconfig = await cluster.writeKubeconfig({ token, namespace, server })
+      return [programs.leases, [
+        `--kubeconfig=${kubeconfig}`,
+        `--namespace=${namespace}`,
+        `--identity=${identity}`,
+        `--leases=${shards}`
+      ]]
+    }
+    const file = join(cluster.directory, `shards-${namespace}-${identity}.json`)
+    const work: Work = { server, ca: cluster.ca!, token, namespace, identity, generation, shards }
+    await writeFile(file, JSON.stringify(work))
+    return [process.execPath, [`${repository}/bench/programs/shards.ts`, file]]
   }
 
   async start(generation: string, server = this.lab.cluster.url): Promise<Replica> {
     const identity = `${generation}-${this.started++}`
-    const file = join(this.lab.cluster.directory, `shards-${this.site.namespace}-${identity}.json`)
-    const { token, name } = this.site.users.leader
-    const work: Work = {
-      server,
-      ca: this.lab.cluster.ca!,
-      token,
-      namespace: this.site.namespace,
-      identity,
-      generation,
-      shards
-    }
-    await writeFile(file, JSON.stringify(work))
+    const [command, args] = await this.command(identity, generation, server)
     const replica = new Replica(
       identity,
-      JsonLinesProcess.start<ShardEvent>({
-        name: identity,
-        command: process.execPath,
-        args: [`${repository}/bench/programs/shards.ts`, file],
-        env: cleanEnvironment()
-      }),
-      name
+      JsonLinesProcess.start<ShardEvent>({ name: identity, command, args, env: cleanEnvironment() })
     )
     this.all.push(replica)
     this.living.add(replica)
@@ -127,13 +131,12 @@ class Team {
 
   /** How many each living replica leads. */
   spread(): Array<number> {
-    const log = this.log()
-    return [...this.living].map(({ identity }) =>
-      log.filter(({ replica }) => replica === identity).reduce(
-        (sum, { event }) => sum + (event === "leading" ? 1 : event === "ended" ? -1 : 0),
-        0
-      )
-    ).sort((a, b) => a - b)
+    return [...this.living].map(leads).sort((a, b) => a - b)
+  }
+
+  /** The one that leads most. */
+  get busiest(): Replica {
+    return [...this.living].sort((a, b) => leads(b) - leads(a))[0]!
   }
 
   /** Does something, waits, and says what it brought. */
@@ -168,7 +171,7 @@ class Team {
       }
     }
     const led = [...leaders.values()].filter(({ size }) => size > 0).length
-    const made = await requests(this.lab.cluster, since)
+    const made = (await requests(this.lab.cluster, since)).filter(({ user }) => user === this.site.users.leader.name)
     const minutes = (until - from) / 60_000
     return {
       moves,
@@ -185,9 +188,28 @@ class Team {
   }
 }
 
-export const shardsPart = async (lab: Lab) => {
-  const site = await lab.site()
-  const team = new Team(lab, site)
+export type Phase = Awaited<ReturnType<Team["phase"]>>
+
+export interface ShardsResult {
+  readonly shards: number
+  readonly replicas: number
+  readonly ours: Record<
+    | "firstStart"
+    | "atRest"
+    | "join"
+    | "leave"
+    | "cutOff"
+    | "connected"
+    | "killed"
+    | "replaced"
+    | "rollingUpdate",
+    Phase
+  >
+  readonly "client-go": Record<"firstStart" | "atRest" | "killed" | "leave", Phase>
+}
+
+const ours = async (lab: Lab): Promise<ShardsResult["ours"]> => {
+  const team = new Team(lab, await lab.site(), "ours")
   const proxy = await Proxy.start({ host: lab.cluster.host, port: lab.cluster.port })
   try {
     const firstStart = await team.phase(async () => {
@@ -202,9 +224,7 @@ export const shardsPart = async (lab: Lab) => {
     const leave = await team.phase(() => team.end([...team.living].at(-1)!), 10_000)
     const cutOff = await team.phase(() => proxy.set("stall"), leaseDuration + 10_000)
     const connected = await team.phase(() => proxy.set("pass"), leaseDuration + 15_000)
-    const killed = await team.phase(async () => {
-      await team.kill([...team.living].at(-1)!)
-    }, leaseDuration + 10_000)
+    const killed = await team.phase(() => team.kill([...team.living].at(-1)!), leaseDuration + 10_000)
     const replaced = await team.phase(() => team.start("v1"), 15_000)
     const rollingUpdate = await team.phase(async () => {
       for (const old of Array.from(team.living)) {
@@ -212,21 +232,33 @@ export const shardsPart = async (lab: Lab) => {
         await team.end(old)
       }
     }, 15_000)
-    return {
-      shards,
-      replicas,
-      firstStart,
-      atRest,
-      join,
-      leave,
-      cutOff,
-      connected,
-      killed,
-      replaced,
-      rollingUpdate
-    }
+    return { firstStart, atRest, join, leave, cutOff, connected, killed, replaced, rollingUpdate }
   } finally {
     await Promise.all(team.all.map(({ process }) => process.close()))
     await proxy.close()
   }
 }
+
+/** The same Leases, an elector for each in every process. What is killed or ended is the process that leads most. */
+const clientGo = async (lab: Lab): Promise<ShardsResult["client-go"]> => {
+  const team = new Team(lab, await lab.site(), "client-go")
+  try {
+    const firstStart = await team.phase(
+      () => Promise.all(times(replicas).map(() => team.start("v1"))),
+      10_000
+    )
+    const atRest = await team.phase(async () => {}, lab.options.idleMinutes * 60_000)
+    const killed = await team.phase(() => team.kill(team.busiest), leaseDuration + 15_000)
+    const leave = await team.phase(() => team.end(team.busiest), 15_000)
+    return { firstStart, atRest, killed, leave }
+  } finally {
+    await Promise.all(team.all.map(({ process }) => process.close()))
+  }
+}
+
+export const shardsPart = async (lab: Lab): Promise<ShardsResult> => ({
+  shards,
+  replicas,
+  ours: await ours(lab),
+  "client-go": await clientGo(lab)
+})

@@ -38,6 +38,8 @@ export interface Programs {
   readonly candidates: string
   readonly app: string
   readonly codedependant: string
+  /** client-go with many Leases in one process. */
+  readonly leases: string
   readonly remove: () => Promise<void>
 }
 
@@ -60,6 +62,8 @@ export const buildPrograms = async (): Promise<Programs> => {
     entryPoints: [`${bench}/programs/elections.ts`, `${bench}/programs/candidates.ts`],
     outdir: `${directory}/programs`
   })
+  const leases = `${directory}/bin/leases`
+  run("go", ["build", "-o", leases, `${bench}/programs/leases.go`], `${repository}/test/cluster/go`)
   const tsc = `${repository}/node_modules/typescript/bin/tsc`
   run(process.execPath, [tsc, "-p", "tsconfig.build.json", "--outDir", `${directory}/lib`])
   return {
@@ -69,6 +73,7 @@ export const buildPrograms = async (): Promise<Programs> => {
     candidates: `${directory}/programs/candidates.js`,
     app: `${bench}/programs/app.mjs`,
     codedependant: `${bench}/programs/codedependant.cjs`,
+    leases,
     remove: () => rm(directory, { recursive: true, force: true })
   }
 }

@@ -49,6 +49,7 @@ import { InvalidSettings, LeaderElectionError, LeaseRefused } from "./LeaderElec
 import * as LeaderElections from "./LeaderElections.ts"
 import * as Metrics from "./LeaderShardsMetrics.ts"
 import type { Leadership } from "./Leadership.ts"
+import type { LeaseError } from "./LeaseError.ts"
 import type { LeaseWrite } from "./LeaseRecord.ts"
 import { LeaseStore } from "./LeaseStore.ts"
 
@@ -272,10 +273,21 @@ const makeGroup = Effect.fnUntraced(function*(
   /** The Leases of shards carry the labels of the group, so that they can be found. */
   const store = LeaseStore.of({
     ...base,
-    create: (key, write) => base.create(key, labelled(write, groupName)),
+    create: (key, write) => taking(key.name, base.create(key, labelled(write, groupName))),
     patch: (key, version, write) =>
-      base.patch(key, version, write.acquireTime === undefined ? write : labelled(write, groupName))
+      write.acquireTime === undefined
+        ? base.patch(key, version, write)
+        : taking(key.name, base.patch(key, version, labelled(write, groupName)))
   })
+  // Another one was faster, and the watch of the group may have shown it before the election saw the Lease free.
+  const taking = <A>(lease: string, request: Effect.Effect<A, LeaseError>) =>
+    Effect.tapError(request, ({ reason }) =>
+      Effect.sync(() => {
+        if (reason._tag === "LeaseConflict") {
+          group.refused(lease)
+          touch()
+        }
+      }))
   const { name: _, ...shared } = settings
   const elections = yield* LeaderElections.make(shared).pipe(Effect.provideService(LeaseStore, store))
 

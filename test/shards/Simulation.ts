@@ -437,6 +437,8 @@ const leastMoves = (counts: ReadonlyArray<number>, shards: number, joining: numb
 }
 
 const quickly = retryPeriod + second
+/** Before it is the turn of anybody else but the member that a shard belongs to. */
+const atOnce = retryPeriod / 2 - 0.1 * second
 
 const join = (run: Simulation) => {
   const before = run.moves
@@ -454,7 +456,7 @@ const end = (run: Simulation) => {
   gone.terminate()
   run.rest(60 * second, 120 * second)
   run.expect(run.moves - before, own, own)
-  run.expectLed(quickly)
+  run.expectLed(atOnce)
 }
 
 const crash = (run: Simulation) => {

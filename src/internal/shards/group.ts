@@ -187,6 +187,12 @@ export class Group {
     this.free.add(lease)
   }
 
+  /** Another took it: what its Lease showed last counts again. */
+  refused(lease: string): void {
+    this.claims.delete(lease)
+    this.free.delete(lease)
+  }
+
   /** The holder of a shard that is led, as far as this member can see. */
   holder(lease: string, now: bigint): string | undefined {
     const claimed = this.claims.get(lease)
