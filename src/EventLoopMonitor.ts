@@ -28,6 +28,7 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import { format } from "./internal/duration.ts"
 import { ActiveTerms } from "./internal/election/activeTerms.ts"
+import * as Log from "./internal/log.ts"
 import { eventLoopStalls } from "./LeaderElectionMetrics.ts"
 
 /**
@@ -88,7 +89,7 @@ export const layer = (
         unspoken++
         return
       }
-      yield* Effect.logWarning(
+      yield* Log.warn(
         `Event loop blocked for ${format(Duration.millis(Number(late / 1_000_000n)))}` +
           (unspoken === 0 ? "" : ` (and ${unspoken} times more since the last such warning)`)
       )

@@ -15,6 +15,7 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type { SqlError } from "effect/sql/SqlError"
 import { Fence, FenceError } from "./Fence.ts"
+import * as Log from "./internal/log.ts"
 import type { LeaderElectionError } from "./LeaderElectionError.ts"
 import { Leadership } from "./Leadership.ts"
 
@@ -127,7 +128,7 @@ export const middleware = (options: {
       ({ reason }) =>
         reason._tag === "FenceStale"
           ? Effect.succeed(refusal(412, reason.message))
-          : Effect.as(Effect.logError(reason.message), refusal(503, "the fence is blocked"))
+          : Effect.as(Log.error(reason.message), refusal(503, "the fence is blocked"))
     )
   })
 

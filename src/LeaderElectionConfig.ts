@@ -20,6 +20,7 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Os from "node:os"
 import * as DurationText from "./internal/duration.ts"
+import * as Log from "./internal/log.ts"
 import * as EnvironmentVariables from "./internal/protocol/environmentVariables.ts"
 import * as Rules from "./internal/protocol/settings.ts"
 import { InvalidSettings, LeaderElectionError } from "./LeaderElectionError.ts"
@@ -366,10 +367,10 @@ export const make: (input?: Input) => Effect.Effect<Settings, LeaderElectionErro
     }
     const { notices, settings, warnings } = resolved.success
     for (const notice of notices) {
-      yield* Effect.logInfo(notice)
+      yield* Log.info(notice)
     }
     for (const warning of warnings) {
-      yield* Effect.logWarning(warning)
+      yield* Log.warn(warning)
     }
     return settings
   }

@@ -14,7 +14,7 @@
  * import { Effect } from "effect"
  * import { KubernetesLeaderShards, LeaderShards } from "effect-kubernetes-leader-election"
  *
- * const serve = (tenant: string) => Effect.andThen(Effect.logInfo(`serving ${tenant}`), Effect.never)
+ * const serve = (tenant: string) => Effect.andThen(Log.info(`serving ${tenant}`), Effect.never)
  *
  * export const program = LeaderShards.run({ shards: ["acme", "globex", "initech"], lead: serve }).pipe(
  *   Effect.provide(KubernetesLeaderShards.layer({ group: "tenants" }))
@@ -41,6 +41,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { Deference } from "./internal/election/deference.ts"
+import * as Log from "./internal/log.ts"
 import * as Rule from "./internal/protocol/shards.ts"
 import { annotations as ofMembers, Group, labels as ofLeases, listDigest, shardLease } from "./internal/shards/group.ts"
 import * as Member from "./internal/shards/member.ts"
@@ -355,7 +356,7 @@ const makeGroup = Effect.fnUntraced(function*(
           Effect.tapError(({ failure }) =>
             Effect.andThen(
               Metric.update(Metric.withAttributes(Metrics.failures, attributes), 1),
-              Effect.logError(`The program of shard ${shard} failed`, failure)
+              Log.error(`The program of shard ${shard} failed`, failure)
             )
           )
         )
@@ -459,7 +460,7 @@ const makeGroup = Effect.fnUntraced(function*(
           if (said !== logged && now >= dueAt) {
             logged = said
             loggedAt = now
-            yield* Effect.logInfo(said)
+            yield* Log.info(said)
           }
           const timers = [
             ...seen.map(({ expiresAt }) => expiresAt),

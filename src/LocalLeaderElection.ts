@@ -7,8 +7,8 @@
  *
  * @since 0.1.0
  */
-import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Log from "./internal/log.ts"
 import * as LeaderElection from "./LeaderElection.ts"
 import type * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "./LeaderElectionError.ts"
@@ -36,6 +36,6 @@ export const layer = (
   LeaderElection.layer({ name: "local", namespace: "local", newLease: "lead", ...input }).pipe(
     Layer.provide(Layer.fresh(LeaseStore.layerMemory)),
     Layer.tap(() =>
-      Effect.logWarning("This election is local: the process leads whatever others do. For development only")
+      Log.warn("This election is local: the process leads whatever others do. For development only")
     )
   )

@@ -15,6 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
+import * as Log from "./internal/log.ts"
 import * as Statsd from "./internal/statsd.ts"
 
 /**
@@ -159,7 +160,7 @@ export const layer = (options: Options = {}): Layer.Layer<never, Config.ConfigEr
         warned = false
       } else if (!warned) {
         warned = true
-        yield* Effect.logWarning(`Metrics cannot be sent to the StatsD server at ${address}:${port}`, exit.cause)
+        yield* Log.warn(`Metrics cannot be sent to the StatsD server at ${address}:${port}`, exit.cause)
       }
     }).pipe(Effect.withTracerEnabled(false))
 

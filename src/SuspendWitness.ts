@@ -56,6 +56,9 @@ const thisMachine: Machine = {
   wall: Date.now
 }
 
+/** A read that takes longer is not answered at once. */
+const blocked = 100_000_000n
+
 const nanos = (seconds: number): bigint => BigInt(Math.round(seconds * 1e9))
 
 /**
@@ -63,8 +66,8 @@ const nanos = (seconds: number): bigint => BigInt(Math.round(seconds * 1e9))
  * may block: lxcfs and other file systems in user space stand in for it. It is
  * read without blocking every five seconds, one read at a time, and carried on by the
  * monotonic clock in between. Where the wall clock has run ahead since the last
- * read, as after a suspension, and that read was answered at once, the file is
- * read on the spot.
+ * read, as after a suspension, and that read was answered at once and no other is
+ * waiting for its answer, the file is read on the spot.
  *
  * @internal
  */
@@ -75,14 +78,19 @@ export const make = Effect.fnUntraced(function*(machine: Machine = thisMachine) 
   }
   let known: { readonly uptime: bigint; readonly at: bigint; readonly wall: number } | undefined
   let prompt = false
+  let readingSince: bigint | undefined
   const note = (uptime: bigint) => {
     known = { uptime, at: monotonic(), wall: wall() }
   }
   const refresh = Effect.gen(function*() {
-    const start = monotonic()
-    const text = yield* Effect.tryPromise((signal) => FileSystem.readFile(file, { encoding: "utf8", signal }))
+    const start = readingSince = monotonic()
+    const text = yield* Effect.tryPromise((signal) => FileSystem.readFile(file, { encoding: "utf8", signal })).pipe(
+      Effect.ensuring(Effect.sync(() => {
+        readingSince = undefined
+      }))
+    )
     const seconds = Number.parseFloat(text)
-    prompt = monotonic() - start < 100_000_000n
+    prompt = monotonic() - start < blocked
     if (Number.isFinite(seconds)) {
       note(nanos(seconds))
     }
@@ -94,8 +102,10 @@ export const make = Effect.fnUntraced(function*(machine: Machine = thisMachine) 
     if (known === undefined) {
       return 0n
     }
-    const since = monotonic() - known.at
-    if (prompt && wall() - known.wall > Number(since / 1_000_000n) + 1000) {
+    const now = monotonic()
+    const since = now - known.at
+    const answers = prompt && (readingSince === undefined || now - readingSince < blocked)
+    if (answers && wall() - known.wall > Number(since / 1_000_000n) + 1000) {
       note(nanos(uptime()))
       return known.uptime
     }

@@ -17,6 +17,7 @@ import { Worker } from "node:worker_threads"
 import { format } from "./internal/duration.ts"
 import { type ActiveTerm, ActiveTerms } from "./internal/election/activeTerms.ts"
 import * as GuardWorker from "./internal/guardWorker.ts"
+import * as Log from "./internal/log.ts"
 
 /**
  * The guard's thread could not be started: this runtime has no worker threads,
@@ -112,7 +113,7 @@ export const layer: Layer.Layer<never, TermGuardError> = Layer.effectDiscard(Eff
   yield* Effect.forkScoped(
     Effect.catch(
       ended,
-      (error) => Effect.logError(`Nothing guards the terms of this process any more: ${error.message}`)
+      (error) => Log.error(`Nothing guards the terms of this process any more: ${error.message}`)
     ),
     { startImmediately: true }
   )

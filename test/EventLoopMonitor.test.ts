@@ -4,7 +4,7 @@ import { EventLoopMonitor, Leadership } from "effect-kubernetes-leader-election"
 import { MemoryCluster } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { ActiveTerms, makeUnsafe } from "../src/internal/election/activeTerms.ts"
-import { candidate, observe } from "./utils/observed.ts"
+import { brokenLogger, candidate, observe } from "./utils/observed.ts"
 
 /** Blocks the event loop. */
 const block = (milliseconds: number) => {
@@ -32,6 +32,20 @@ describe("the event loop", { concurrent: false }, () => {
       const warnings = lines.filter(({ level }) => level === "Warn")
       assert.strictEqual(warnings.length, 1)
       assert.match(warnings[0]!.text, /^Event loop blocked for \d+(\.\d+)?m?s/)
+    }))
+
+  it.live("A10 goes on counting where the logger throws", () =>
+    Effect.gen(function*() {
+      const { context, value } = observe()
+      yield* Effect.gen(function*() {
+        yield* Layer.build(EventLoopMonitor.layer({ limit: "100 millis", interval: "20 millis" }))
+        for (let stall = 0; stall < 2; stall++) {
+          yield* Effect.sleep("50 millis")
+          block(200)
+          yield* Effect.sleep("50 millis")
+        }
+      }).pipe(Effect.scoped, Effect.provide(brokenLogger), Effect.provideContext(context))
+      assert.isAtLeast(value("leader_election_event_loop_stalls_total")!, 2)
     }))
 
   it.effect("a process that is not stalled has nothing to say", () =>

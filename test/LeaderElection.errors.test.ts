@@ -14,7 +14,7 @@ const errorOf = (fiber: Fiber.Fiber<unknown, LeaderElectionError>): LeaderElecti
 
 describe("while campaigning", () => {
   for (const verb of ["get", "create", "patch"] as const) {
-    test(`T23 403 on ${verb}: logged at once, a failure that names the verb after a minute`, function*(w) {
+    test(`T23 B2 403 on ${verb}: logged at once, a failure that names the verb after a minute`, function*(w) {
       if (verb === "patch") {
         yield* w.cluster.createLease(key, released)
       }
@@ -36,7 +36,7 @@ describe("while campaigning", () => {
     })
   }
 
-  test("403 that passes before is no failure, and one success begins the count anew", function*(w) {
+  test("B2 403 that passes before is no failure, and one success begins the count anew", function*(w) {
     yield* w.until(100_000)
     const a = yield* w.candidate("a", { settings: { newLease: "lead" } })
     yield* a.faults.set({ get: Fault.forbidden })

@@ -88,7 +88,7 @@ describe("slow and dead paths", () => {
     assert.strictEqual(w.timeline.length, 1)
   })
 
-  test("one hung request costs no term where retryPeriod is as long as the rule allows", function*(w) {
+  test("A6 one hung request costs no term where retryPeriod is as long as the rule allows", function*(w) {
     yield* oldLease(w)
     const settings = { retryPeriod: Duration.seconds(3), requestTimeout: Duration.seconds(2) }
     const a = yield* w.candidate("a", { settings })

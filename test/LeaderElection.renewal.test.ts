@@ -529,7 +529,7 @@ describe("validity", () => {
   })
 
   for (const [what, witness, wall] of [["the witness", 3_600_000, 0], ["the wall clock", 0, 3_600_000]] as const) {
-    test(`${what} alone that jumps ends no term`, function*(w) {
+    test(`A8 ${what} alone that jumps ends no term`, function*(w) {
       let jumped = false
       yield* oldLease(w)
       const clock = yield* Effect.clockWith(Effect.succeed)

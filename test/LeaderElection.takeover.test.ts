@@ -1,5 +1,6 @@
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Fiber, Latch, Random } from "effect"
+import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
 import { instanceAnnotation } from "../src/LeaseRecord.ts"
 import { Fault } from "../src/testing/index.ts"
 import { heldBy, key, oldLease, predecessor, released, test } from "./utils/Elections.ts"
@@ -113,6 +114,26 @@ describe("whose duration", () => {
       ])
     }
   )
+
+  test("A4 the shortest lease whose holder is removed by hand is not taken for a released one", function*(w) {
+    yield* oldLease(w)
+    const settings = LeaderElectionConfig.defaultsFor("2 seconds")
+    const a = yield* w.candidate("a", { settings })
+    const b = yield* w.candidate("b", { settings })
+    yield* a.lead
+    yield* w.until(100_100)
+    yield* b.lead
+    yield* w.until(103_000)
+    yield* a.faults.stall
+    yield* w.cluster.editLease(key, { spec: { holderIdentity: null } })
+    yield* w.until(110_000)
+    assert.deepStrictEqual(w.timeline.filter((line) => /ends|leads/.test(line)).map((line) => line.slice(7)), [
+      "a leads",
+      "a ends",
+      "b leads"
+    ])
+    assert.strictEqual(w.timeline.at(-1), "105000 b leads")
+  })
 
   test("T7 any change of a Lease without holder begins the wait anew", function*(w) {
     yield* w.createOld({ spec: {} })

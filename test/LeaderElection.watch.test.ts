@@ -16,7 +16,7 @@ const pair = Effect.fnUntraced(function*(w: World, options?: Parameters<World["c
 
 const at = (line: string | undefined) => Number.parseInt(line ?? "")
 
-describe("a watch that is cut", () => {
+describe("B10 a watch that is cut", () => {
   test("each minute, as by a load balancer, is opened again at once and without a word", function*(w) {
     const { b } = yield* pair(w)
     yield* b.lead
@@ -45,7 +45,7 @@ describe("a watch that is cut", () => {
 })
 
 describe("T15 a watch that is not granted", () => {
-  test("is replaced by polling with jitter, and tried again each minute", function*(w) {
+  test("B9 is replaced by polling with jitter, and tried again each minute", function*(w) {
     const { b } = yield* pair(w)
     yield* b.faults.set({
       watch: Fault.fail(new LeaseForbidden({ message: "cannot watch", anonymous: false, ownerReferences: false }))
@@ -58,6 +58,24 @@ describe("T15 a watch that is not granted", () => {
     assert.isTrue(gaps.every((gap) => gap >= 1600 && gap <= 2001), gaps.join(" "))
     assert.isTrue(new Set(gaps).size > 20)
     assert.strictEqual(w.logs.filter((line) => line.startsWith("Warn b") && line.includes("watch lease")).length, 1)
+  })
+
+  test("B9 is one line however long it lasts, and nothing is said to succeed again", function*(w) {
+    const { b } = yield* pair(w)
+    yield* b.faults.set({ watch: Fault.forbidden })
+    yield* b.lead
+    yield* w.until(3_700_000)
+    assert.isAtLeast((yield* b.requests("watch")).length, 60)
+    const lines = w.logs.filter((line) => / b: .*(watch|succeed again)/.test(line) && !line.startsWith("Debug"))
+    assert.strictEqual(lines.length, 1, lines.join("\n"))
+    // What else fails meanwhile is said, and forgotten when it has passed; the watch is still refused.
+    yield* b.faults.next("get", Fault.serverError())
+    yield* w.until(7_400_000)
+    const later = w.logs.filter((line) => / b: .*(watch|get|succeed again)/.test(line) && !line.startsWith("Debug"))
+    assert.deepStrictEqual(later.slice(1).map((line) => line.replace(/: (get lease|500).*/s, "")), [
+      "Warn b: Request failed",
+      "Info b: Requests succeed again: get"
+    ])
   })
 
   test("does not keep anybody from taking over at the lease's end", function*(w) {
@@ -192,7 +210,7 @@ test("etcd restored from a backup: the watch does not wait for a version yet to 
 })
 
 describe("T15 a watch that is silent", () => {
-  test("is found out by a read after half the holder's duration, and opened again", function*(w) {
+  test("D20 is found out by a read after half the holder's duration, and opened again", function*(w) {
     const { b, leading } = yield* pair(w)
     yield* b.lead
     yield* w.until(112_000)
@@ -212,6 +230,21 @@ describe("T15 a watch that is silent", () => {
     yield* Fiber.interrupt(leading)
     yield* w.settle
     assert.strictEqual(w.timeline[2], "129600 b leads")
+  })
+
+  test("D20 and stays silent, as behind a buffering proxy: one warning, and polled from then on", function*(w) {
+    const { b, leading } = yield* pair(w)
+    yield* b.lead
+    yield* w.until(112_000)
+    yield* b.faults.silenceWatches
+    yield* w.until(1_000_000)
+    assert.strictEqual(w.logs.filter((line) => line.startsWith("Warn b: The watch did not deliver")).length, 1)
+    const gets = (yield* b.requests("get")).map(at).filter((time) => time > 120_000)
+    const gaps = gets.slice(1).map((time, index) => time - gets[index]!)
+    assert.isTrue(gaps.every((gap) => gap <= 2001), gaps.join(" "))
+    yield* Fiber.interrupt(leading)
+    yield* w.until(1_010_000)
+    assert.isAtMost(at(w.timeline.find((line) => line.endsWith("b leads"))), 1_002_001)
   })
 
   test("and stays silent: a live leader is not taken for a dead one", function*(w) {

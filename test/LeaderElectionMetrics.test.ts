@@ -314,7 +314,7 @@ it.effect("an overrun is counted when it happens", () =>
     yield* Fiber.await(fiber)
   }))
 
-it.effect("watches that end or break are counted when they had been open", () =>
+it.effect("B10 watches that end or break are counted when they had been open", () =>
   Effect.gen(function*() {
     const cluster = yield* MemoryCluster.make()
     const { election, faults, observed, run } = yield* candidate(cluster, "a", { newLease: "lead" })

@@ -1,7 +1,7 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Option } from "effect"
+import { Effect, Fiber, Layer, Logger, Metric, Option } from "effect"
 import { KubernetesEvents, LeaderElection, LeaderElections, Leadership } from "effect-kubernetes-leader-election"
-import { LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
+import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { makeClient } from "./utils/fakeClient.ts"
 
@@ -90,6 +90,35 @@ it.effect("has one election for each name, for as long as it is used", () =>
   }).pipe(
     Effect.provide(LeaderElections.layer(input)),
     Effect.provide(MemoryLeaseStore.layerMemory())
+  ))
+
+it.effect("B11 the metric series of one end with it, also where answers come later", () =>
+  Effect.gen(function*() {
+    const elections = yield* LeaderElections.LeaderElections
+    const faults = yield* LeaseFaults.LeaseFaults
+    const series = Effect.map(Metric.snapshot, (metrics) =>
+      metrics.filter(({ attributes }) => attributes?.["lease"] !== undefined))
+    for (let tenant = 0; tenant < 20; tenant++) {
+      const fiber = yield* Effect.forkChild(elections.whileLeading(`tenant-${tenant}`, Effect.never))
+      yield* TestClock.adjust("16 seconds")
+      yield* faults.next("patch", Fault.serverError())
+      yield* faults.next("watch", Fault.serverError())
+      yield* faults.cutWatches
+      yield* TestClock.adjust("11 seconds")
+      assert.isAtLeast((yield* series).length, 15)
+      if (tenant % 2 === 0) {
+        yield* faults.set({ patch: Fault.delayAnswer("3 seconds"), get: Fault.delayAnswer("3 seconds") })
+      }
+      yield* Effect.forkChild(Fiber.interrupt(fiber))
+      yield* TestClock.adjust("1 minute")
+      yield* faults.clear
+      assert.deepStrictEqual(yield* series, [])
+    }
+  }).pipe(
+    Effect.provide(LeaderElections.layer(input)),
+    Effect.provide(LeaseFaults.layer.pipe(Layer.provideMerge(MemoryLeaseStore.layerMemory()))),
+    Effect.provideService(Metric.MetricRegistry, new Map()),
+    Effect.provide(Logger.layer([]))
   ))
 
 it.effect("says which name is none", () =>

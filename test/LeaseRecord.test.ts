@@ -93,7 +93,7 @@ describe("decode", () => {
     ["no creationTimestamp, which nothing depends on", body({}, { creationTimestamp: undefined }), {}],
     ["a creationTimestamp that is not a time", body({}, { creationTimestamp: 5 }), {}],
     ["an empty holder", body({ holderIdentity: "" }), {}],
-    ["a duration that is not whole", body({ leaseDurationSeconds: 1.5 }), {}],
+    ["A10 a duration that is not whole", body({ leaseDurationSeconds: 1.5 }), {}],
     ["a duration of 0", body({ leaseDurationSeconds: 0 }), {}],
     ["a negative duration", body({ leaseDurationSeconds: -1 }), {}],
     ["the shortest duration", body({ leaseDurationSeconds: 1 }), { leaseDurationSeconds: 1 }],

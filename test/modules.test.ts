@@ -3,6 +3,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
+import { readdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 
@@ -49,4 +51,18 @@ describe("modules", () => {
       assert.deepStrictEqual(loaded.filter(inFolder("testing", "cli")), [])
     })
   }
+
+  it("A10 the library logs past no logger that throws", () => {
+    const src = join(root, "src")
+    const sources = readdirSync(src, { recursive: true, encoding: "utf8" }).filter((file) =>
+      file.endsWith(".ts") && !file.startsWith("cli/") && file !== join("internal", "log.ts")
+    )
+    assert.isAbove(sources.length, 100)
+    const lines = sources.flatMap((file) =>
+      readFileSync(join(src, file), "utf8").split("\n")
+        .filter((line) => /\bEffect\.log[A-Z]?/.test(line) && !/^\s*\*/.test(line))
+        .map((line) => `${file}: ${line.trim()}`)
+    )
+    assert.deepStrictEqual(lines, [])
+  })
 })

@@ -120,6 +120,24 @@ it.live("campaigns again after a loss where it is asked to", () =>
     assert.isTrue(tokens[1]! > tokens[0]!)
   }))
 
+it.live("A10 an onLog that throws costs neither the term nor the next", () =>
+  withServer(async ({ server, settings }) => {
+    let terms = 0
+    const onLog = () => {
+      throw new Error("this one is broken")
+    }
+    const value = await runAsLeader({ ...settings, onLog, identity: "one", again: true }, async (_, signal) => {
+      terms++
+      if (terms === 1) {
+        await Effect.runPromise(server.cluster.deleteLease({ namespace: "default", name: "jobs" }))
+        await new Promise((resolve) => signal.addEventListener("abort", resolve))
+      }
+      return terms
+    })
+    assert.strictEqual(value, 2)
+    assert.strictEqual(await holder(server), "")
+  }))
+
 it.live("ends with the reason of its own signal, while it waits and while it leads", () =>
   withServer(async ({ server, settings }) => {
     const reason = new Error("shutting down")

@@ -26,6 +26,7 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
+import * as Log from "../internal/log.ts"
 import * as MicroTime from "../internal/protocol/microTime.ts"
 import { LeaderElection } from "../LeaderElection.ts"
 import { LeadershipLost, type LossReason } from "../LeaderElectionError.ts"
@@ -159,7 +160,7 @@ export const layer: Layer.Layer<never, never, LeaderElection | KubernetesClient>
 
     const report = (error: KubernetesError.KubernetesError) =>
       Effect.suspend(() => {
-        const log = warned ? Effect.logDebug : Effect.logWarning
+        const log = warned ? Log.debug : Log.warn
         warned = true
         const hint = KubernetesError.refusedWith(error) === 403
           ? `\n${missingRule(namespace, { apiGroup: "events.k8s.io", resource: "events", verb: "create" })}`

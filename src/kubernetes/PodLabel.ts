@@ -32,6 +32,7 @@ import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as Log from "../internal/log.ts"
 import { LeaderElection } from "../LeaderElection.ts"
 import { missingRule } from "./internal/missingRule.ts"
 import * as Paths from "./internal/paths.ts"
@@ -92,7 +93,7 @@ export const layer = ( // oxlint-disable-line max-lines-per-function -- one labe
     const { identity, name, namespace, pod } = election.settings
     const logged = Effect.annotateLogs({ lease: `${namespace}/${name}`, identity })
     if (pod === undefined) {
-      return yield* logged(Effect.logWarning(
+      return yield* logged(Log.warn(
         `The leader's Pod gets no label "${label}": set POD_NAME, POD_UID and POD_NAMESPACE from the downward API`
       ))
     }
@@ -156,7 +157,7 @@ export const layer = ( // oxlint-disable-line max-lines-per-function -- one labe
           // Our Pod is gone, and its label with it.
           written = false
           if (value) {
-            yield* Effect.logWarning(
+            yield* Log.warn(
               `There is no Pod "${pod.name}" with uid ${pod.uid} to label: are POD_NAME and POD_UID right?`
             )
             yield* changed.await
@@ -168,7 +169,7 @@ export const layer = ( // oxlint-disable-line max-lines-per-function -- one labe
           const hint = refused === 403
             ? `\n${missingRule(namespace, { apiGroup: "", resource: "pods", verb: "patch" })}`
             : ""
-          yield* Effect.logWarning(
+          yield* Log.warn(
             `The label "${label}" could not be ${value ? "set on" : "removed from"} Pod ${pod.name}: ${
               Option.isSome(error) ? error.value.message : "the client failed unexpectedly"
             }${hint}`

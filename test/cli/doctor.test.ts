@@ -3,21 +3,21 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Console, Effect, Layer, Logger, Redacted } from "effect"
 import { KubernetesClient, LeaderElectionConfig, LeaseRecord } from "effect-kubernetes-leader-election"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
-import { createServer, request, type Server } from "node:http"
 import { clockOffset, suspicious } from "../../src/cli/doctor/checks.ts"
 import { doctor } from "../../src/cli/doctor/doctor.ts"
+import { type Front, httpFront } from "../utils/httpFront.ts"
 
 /** Runs it against a server of its own, after `setUp`; gives what was printed, without the paddings. */
 const run = (
   input: LeaderElectionConfig.Input = {},
   setUp: (server: LeaseApiServer.LeaseApiServer["Service"]) => Effect.Effect<unknown, unknown> = () => Effect.void,
   token?: string,
-  through?: Buffering
+  through?: Front["buffering"]
 ) =>
   Effect.gen(function*() {
     const server = yield* LeaseApiServer.make()
     yield* Effect.orDie(setUp(server))
-    const url = through === undefined ? server.url : yield* bufferingProxy(server.url, through)
+    const url = through === undefined ? server.url : yield* httpFront(server.url, { buffering: through })
     // As if it were that of the Pod's own service account.
     const client = Layer.effect(
       KubernetesClient.KubernetesClient,
@@ -44,46 +44,6 @@ const run = (
       message: result._tag === "Failure" ? result.failure.message : undefined
     }
   }).pipe(Effect.provide(Layer.merge(NodeServices.layer, Logger.layer([]))))
-
-type Buffering = "body" | "everything"
-
-/** Passes an answer on when it is complete, as nginx does: of a watch comes the head at most. */
-const bufferingProxy = (server: string, buffering: Buffering) =>
-  Effect.map(
-    Effect.acquireRelease(
-      Effect.callback<Server>((resume) => {
-        const proxy = createServer((incoming, outgoing) => {
-          const { headers, method, url } = incoming
-          const forwarded = request(server + url, { method, headers }, (answer) => {
-            const chunks: Array<Buffer> = []
-            if (buffering === "body") {
-              outgoing.writeHead(answer.statusCode!, { "content-type": answer.headers["content-type"] })
-              outgoing.flushHeaders()
-            }
-            answer.on("data", (chunk: Buffer) => chunks.push(chunk)).on("end", () => {
-              if (buffering === "everything") {
-                outgoing.writeHead(answer.statusCode!, { "content-type": answer.headers["content-type"] })
-              }
-              outgoing.end(Buffer.concat(chunks))
-            }).on("error", () => outgoing.destroy())
-          })
-          forwarded.on("error", () => outgoing.destroy())
-          outgoing.on("close", () => forwarded.destroy())
-          incoming.pipe(forwarded)
-        })
-        proxy.listen(0, "127.0.0.1", () => resume(Effect.succeed(proxy)))
-      }),
-      (proxy) =>
-        Effect.sync(() => {
-          proxy.close()
-          proxy.closeAllConnections()
-        })
-    ),
-    (proxy) => {
-      const address = proxy.address()
-      return `http://127.0.0.1:${typeof address === "object" ? address?.port : ""}`
-    }
-  )
 
 const key = { namespace: "default", name: "x" }
 
@@ -124,7 +84,7 @@ describe("doctor", () => {
     }))
 
   it.live.each(["body", "everything"] as const)(
-    "finds a proxy that holds events back (%s)",
+    "D20 finds a proxy that holds events back (%s)",
     (buffering) =>
       Effect.gen(function*() {
         const { message, outcomes, text } = yield* run(

@@ -38,7 +38,7 @@ describe("lines", () => {
       assert.strictEqual(pipe.text, "one\nthree\nfour\n")
     }))
 
-  it.live("beyond a limit are counted, and the count is told", () =>
+  it.live("A9 beyond a limit are counted, and the count is told", () =>
     Effect.gen(function*() {
       const { lines, pipe } = makePipe(0)
       const long = "x".repeat(100_000)
@@ -109,7 +109,7 @@ describe.skipIf(process.platform !== "linux")("a process whose stderr nobody rea
       }
     ).pipe(Effect.timeout("30 seconds"))
 
-  it.live("is not held up by a pipe, and ends with its exit code", () =>
+  it.live("A9 is not held up by a pipe, and ends with its exit code", () =>
     Effect.gen(function*() {
       const directory = mkdtempSync(join(tmpdir(), "stderr-"))
       const path = join(directory, "pipe")
@@ -129,7 +129,7 @@ describe.skipIf(process.platform !== "linux")("a process whose stderr nobody rea
       rmSync(directory, { recursive: true })
     }))
 
-  it.live("is not held up by a socket, and ends", () =>
+  it.live("A9 is not held up by a socket, and ends", () =>
     Effect.gen(function*() {
       const { code, signal, stdout } = yield* run("pipe")
       assert.strictEqual(stdout, "logged")

@@ -35,6 +35,7 @@ import {
 import { requests } from "../../src/LeaderElectionMetrics.ts"
 import { blackHole } from "../utils/blackHole.ts"
 import { makeAuthority } from "../utils/certificates.ts"
+import { brokenLogger } from "../utils/observed.ts"
 import { type Handler, json, serve, serveSockets, type TestServer } from "../utils/TestServer.ts"
 
 // --- Helpers ---
@@ -800,6 +801,17 @@ describe("in a cluster", () => {
       ])
     }).pipe(Effect.provide(logs.layer))
   })
+
+  it.effect("A10 a logger that throws costs no request", () =>
+    Effect.gen(function*() {
+      const server = yield* serve(ok, { tls })
+      const path = yield* filesIn({ token: "one", "ca.crt": authority.cert })
+      const client = yield* inCluster(server.port, path)
+      yield* put(join(path, "token"), "\n")
+      yield* TestClock.adjust("10 seconds")
+      yield* client.request(get)
+      assert.deepStrictEqual(tokens(server), ["Bearer one"])
+    }).pipe(Effect.provide(brokenLogger)))
 
   it.live("does not talk to a server that the CA has not signed, whatever NODE_TLS_REJECT_UNAUTHORIZED says", () =>
     Effect.gen(function*() {

@@ -1,18 +1,20 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Layer } from "effect"
 import { KubernetesEvents } from "effect-kubernetes-leader-election"
 import { MemoryCluster } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { attach, makeClient, status, unreachable } from "../utils/fakeClient.ts"
-import { candidate, lease } from "../utils/observed.ts"
+import { brokenLogger, candidate, lease } from "../utils/observed.ts"
 
-const setup = Effect.gen(function*() {
+const setupWith = Effect.fnUntraced(function*(logger: Layer.Layer<never>) {
   const cluster = yield* MemoryCluster.make()
   const made = yield* candidate(cluster, "web-1_uid", { newLease: "lead" })
   const client = makeClient()
-  const stop = yield* attach(made, client, KubernetesEvents.layer)
+  const stop = yield* attach(made, client, Layer.provide(KubernetesEvents.layer, logger))
   return { cluster, ...made, client, stop }
 })
+
+const setup = setupWith(Layer.empty)
 
 it.effect("a term gives two Events on the Lease, by its uid", () =>
   Effect.gen(function*() {
@@ -96,6 +98,19 @@ it.effect("without the right there is one warning, and nothing waits", () =>
       `lacks this rule:\n  - apiGroups: ["events.k8s.io"]\n    resources: ["events"]\n    verbs: ["create"]`
     )
     assert.strictEqual(client.requests.length, 6)
+    yield* stop
+  }))
+
+it.effect("A10 a logger that throws costs no later Event", () =>
+  Effect.gen(function*() {
+    const { client, election, run, stop } = yield* setupWith(brokenLogger)
+    for (const answer of [Effect.fail(status(403, "forbidden")), Effect.void]) {
+      client.answer = () => answer
+      const fiber = yield* Effect.forkChild(run(election.whileLeading(Effect.void)))
+      yield* TestClock.adjust("20 seconds")
+      yield* Fiber.join(fiber)
+    }
+    assert.strictEqual(client.requests.length, 4)
     yield* stop
   }))
 

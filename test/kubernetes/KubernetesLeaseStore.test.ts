@@ -1,12 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Duration, Effect, Fiber, Layer, Queue, Redacted, Stream } from "effect"
+import { Context, Deferred, Duration, Effect, Fiber, Layer, Logger, Queue, Redacted, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { ServerResponse } from "node:http"
+import { nanos } from "../../src/internal/election/clock.ts"
+import { candidateRetriesAt } from "../../src/internal/protocol/timing.ts"
 import * as KubernetesClient from "../../src/kubernetes/KubernetesClient.ts"
 import * as KubernetesLeaseStore from "../../src/kubernetes/KubernetesLeaseStore.ts"
+import * as LeaderElection from "../../src/LeaderElection.ts"
 import type { LeaseError, LeaseErrorReason, LeaseVerb } from "../../src/LeaseError.ts"
 import type { LeaseKey, LeaseWrite } from "../../src/LeaseRecord.ts"
 import { type LeaseChange, LeaseStore } from "../../src/LeaseStore.ts"
+import * as LeaseApiServer from "../../src/testing/LeaseApiServer.ts"
+import { httpFront } from "../utils/httpFront.ts"
 import { type Handler, json, serve, type TestServer } from "../utils/TestServer.ts"
 
 // --- Helpers ---
@@ -420,7 +425,7 @@ const denials: ReadonlyArray<readonly [code: number, reason: string | undefined,
   ]
 ]
 
-describe("denials of what the rights would allow", () => {
+describe("B2 denials of what the rights would allow", () => {
   for (const verb of ["create", "patch"] as const) {
     it.live.each(denials)(`${verb}: %s %s: %s`, ([code, reason, message, deniedBy]) =>
       Effect.gen(function*() {
@@ -481,7 +486,7 @@ const foreign: Record<string, (response: ServerResponse) => void> = {
   }
 }
 
-describe("answers that are not the API server's own", () => {
+describe("B1 answers that are not the API server's own", () => {
   for (const verb of ["get", "create", "patch", "watch"] as const) {
     it.live.each(Object.entries(foreign))(`${verb}: %s`, ([title, answer]) =>
       Effect.gen(function*() {
@@ -548,6 +553,19 @@ describe("errors", () => {
       assert(reason._tag === "LeaseUnavailable")
       assert.deepStrictEqual(reason.retryAfter, Duration.seconds(3))
     }))
+
+  for (const [what, value] of [["400 digits", "9".repeat(400)], ["20 digits", "9".repeat(20)]] as const) {
+    it.live(`A10 a server that asks to wait for ${what} of seconds is asked again after leaseDuration`, () =>
+      Effect.gen(function*() {
+        const server = yield* serve((_, response) => text(429, "no", { "retry-after": value })(response))
+        const store = yield* connect(server)
+        const reason = yield* reasonOf(store.get(key))
+        assert(reason._tag === "LeaseUnavailable")
+        const retryAfter = nanos(reason.retryAfter!)
+        const timing = { retryPeriod: 2n, leaseDuration: 15n }
+        assert.strictEqual(candidateRetriesAt({ start: 0n, end: 1n, retryAfter }, timing), 16n)
+      }))
+  }
 
   it.live("a connection that is refused says that nothing was written", () =>
     Effect.gen(function*() {
@@ -688,7 +706,7 @@ describe("changes", () => {
       assert.strictEqual(added.lease.holderIdentity, "ü€𝄞")
     }))
 
-  it.live("leaves out events of other Leases, which a proxy lets through that drops the selector", () =>
+  it.live("B12 leaves out events of other Leases, which a proxy lets through that drops the selector", () =>
     Effect.gen(function*() {
       const watch = yield* makeWatch
       const { next } = yield* follow(yield* connect(watch.server), 1n)
@@ -706,6 +724,21 @@ describe("changes", () => {
       const change = yield* next
       assert(change._tag === "Applied")
       assert.strictEqual(change.lease.uid, "1ece")
+    }))
+
+  it.live("A10 a leaseDurationSeconds of 1.5 is none, in a read and in an event", () =>
+    Effect.gen(function*() {
+      const odd = lease("2", { leaseDurationSeconds: 1.5 })
+      const reading = yield* serve((_, response) => json(response, 200, odd))
+      const { lease: read } = yield* (yield* connect(reading)).get(key)
+      assert.deepStrictEqual([read.holderIdentity, read.leaseDurationSeconds], ["me", undefined])
+      const watch = yield* makeWatch
+      const { next } = yield* follow(yield* connect(watch.server), 1n)
+      yield* next
+      yield* watch.send({ type: "MODIFIED", object: odd })
+      const change = yield* next
+      assert(change._tag === "Applied")
+      assert.deepStrictEqual([change.lease.holderIdentity, change.lease.leaseDurationSeconds], ["me", undefined])
     }))
 
   it.live("ignores events that it does not know", () =>
@@ -823,7 +856,7 @@ const makeTogether = Effect.gen(function*() {
 })
 
 describe("watching together", () => {
-  it.live("is not given up for an answer that is not a refusal", () =>
+  it.live("B3 is not given up for an answer that is not a refusal", () =>
     Effect.gen(function*() {
       const { asked, state, store, stream } = yield* makeTogether
       for (const answer of Object.values(foreign)) {
@@ -834,4 +867,49 @@ describe("watching together", () => {
       yield* Stream.runDrain(Stream.take(store.changes(key, undefined), 1))
       assert.deepStrictEqual(new Set(asked), new Set(["all"]))
     }))
+})
+
+// --- An election ---
+
+describe("B1 an election behind something that answers by itself", () => {
+  it.live("goes on, as a candidate and as a leader, and whileLeadingForever too", () =>
+    Effect.gen(function*() {
+      const server = yield* LeaseApiServer.make()
+      const pages = Object.values(foreign)
+      const left = { GET: pages.slice(), POST: pages.slice(), PATCH: pages.slice() }
+      // Candidates get nothing else at first; what holds the Lease gets one and the server's answer in turn.
+      let patches = 0
+      const url = yield* httpFront(server.url, {
+        answer: (method, url) =>
+          url.includes("watch=1") || !(method in left) || (method === "PATCH" && patches++ % 2 === 1)
+            ? undefined
+            : left[method as keyof typeof left].pop()
+      })
+      const election = yield* LeaderElection.layer({
+        ...key,
+        namespace: "default",
+        identity: "a",
+        newLease: "lead",
+        renewInterval: "50 millis",
+        retryPeriod: "50 millis",
+        requestTimeout: "2 seconds"
+      }).pipe(
+        Layer.provide(KubernetesLeaseStore.layer),
+        Layer.provide(KubernetesClient.layerServer({ server: url, token: Redacted.make(server.token) })),
+        Layer.build,
+        Effect.map(Context.get(LeaderElection.LeaderElection))
+      )
+      let terms = 0
+      const fiber = yield* Effect.forkScoped(election.whileLeadingForever(Effect.suspend(() => {
+        terms++
+        return Effect.never
+      })))
+      const isDone = () => Object.values(left).every((pages) => pages.length === 0)
+      while (!isDone() && fiber.pollUnsafe() === undefined) {
+        yield* Effect.sleep("50 millis")
+      }
+      assert.isUndefined(fiber.pollUnsafe())
+      assert.strictEqual(terms, 1)
+      assert.strictEqual((yield* election.status)._tag, "Leading")
+    }).pipe(Effect.provide(Logger.layer([]))))
 })

@@ -1,17 +1,20 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Layer } from "effect"
 import { PodLabel } from "effect-kubernetes-leader-election"
 import { MemoryCluster } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { attach, makeClient, status, unreachable } from "../utils/fakeClient.ts"
-import { candidate } from "../utils/observed.ts"
+import { brokenLogger, candidate } from "../utils/observed.ts"
 
-const setup = Effect.fnUntraced(function*(pod?: { readonly name: string; readonly uid: string }) {
+const setup = Effect.fnUntraced(function*(
+  pod?: { readonly name: string; readonly uid: string },
+  logger: Layer.Layer<never> = Layer.empty
+) {
   // The garbage collector would remove a Lease whose Pod it does not know.
   const cluster = yield* MemoryCluster.make({ collector: { _tag: "off" } })
   const made = yield* candidate(cluster, "web-1_uid", { newLease: "lead", pod })
   const client = makeClient()
-  const stop = yield* attach(made, client, PodLabel.layer({ label: "leads" }))
+  const stop = yield* attach(made, client, Layer.provide(PodLabel.layer({ label: "leads" }), logger))
   return { ...made, client, stop, labels: () => client.requests.map(({ body }) => body.metadata.labels.leads) }
 })
 
@@ -73,6 +76,19 @@ it.effect("what cannot be written is tried again with longer pauses, with one wa
     yield* TestClock.adjust("10 minutes")
     assert.strictEqual(labels().length, settled)
     yield* Fiber.interrupt(fiber)
+    yield* stop
+  }))
+
+it.effect("A10 a logger that throws leaves no label behind", () =>
+  Effect.gen(function*() {
+    const { client, election, labels, run, stop } = yield* setup(pod, brokenLogger)
+    client.answer = () => Effect.fail(status(403, "forbidden"))
+    const fiber = yield* Effect.forkChild(run(election.whileLeading(Effect.sleep("10 minutes"))))
+    yield* TestClock.adjust("5 minutes")
+    client.answer = () => Effect.void
+    yield* TestClock.adjust("10 minutes")
+    yield* Fiber.join(fiber)
+    assert.deepStrictEqual(labels().slice(-2), ["true", null])
     yield* stop
   }))
 

@@ -44,7 +44,7 @@ const connectionsOf = (server: { readonly received: ReadonlyArray<{ url: string;
 /** Within much less than any limit of the client. */
 const soon = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.timeout(effect, "25 seconds")
 
-describe("handshakes that hang", () => {
+describe("B4 handshakes that hang", () => {
   for (const hung of [16, 32, 100]) {
     it.live(`hold up no request that has an idle connection: ${hung}`, () =>
       Effect.gen(function*() {
@@ -117,7 +117,7 @@ describe("handshakes that hang", () => {
 })
 
 describe("streams", () => {
-  it.live("wait behind requests, whenever they came", () =>
+  it.live("B4 wait behind requests, whenever they came", () =>
     Effect.gen(function*() {
       const admitted = yield* Deferred.make<void>()
       const { client, server } = yield* setup((connection) => connection > 16, { connectTimeout: "50 seconds" })
@@ -133,7 +133,7 @@ describe("streams", () => {
 })
 
 describe("streams and idle connections", () => {
-  it.live("streams leave those to requests, also where no new one can be had", () =>
+  it.live("B4 streams leave those to requests, also where no new one can be had", () =>
     Effect.gen(function*() {
       const { client, held, server } = yield* setup((connection) => connection <= 2, { connectTimeout: "50 seconds" })
       const both = yield* Effect.forEach(["/held/a", "/held/b"], (path) => fork(client.request({ ...get, path })))

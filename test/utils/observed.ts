@@ -68,6 +68,13 @@ export const observe = (): Observed => {
   }
 }
 
+/** A logger of the program's that throws, whatever it is given. */
+export const brokenLogger = Logger.layer([
+  Logger.make(() => {
+    throw new Error("this logger is broken")
+  })
+])
+
 export const lease = { namespace: "default", name: "demo" }
 
 /** Attributes of a metric of the election on {@link lease}. */

@@ -1,12 +1,8 @@
 /**
  * What one election shows of itself: log lines and metrics.
  *
- * Loggers are code of the program that uses the library. One that throws must
- * not hurt the election: its defect is swallowed here, and reported once.
- *
  * @internal
  */
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import type { Settings } from "../../LeaderElectionConfig.ts"
@@ -15,25 +11,10 @@ import * as Metrics from "../../LeaderElectionMetrics.ts"
 import type { TakeoverCause } from "../../LeaderElectionStatus.ts"
 import type { LeaseError, LeaseVerb } from "../../LeaseError.ts"
 import { formatKey } from "../../LeaseRecord.ts"
+import { debug, info, warn } from "../log.ts"
 import { monotonic } from "./clock.ts"
 
-let reported = false
-
-/** Runs code of the program's that is called back: it cannot end what goes on here. */
-const shielded = (effect: Effect.Effect<void>): Effect.Effect<void> =>
-  Effect.catchCause(effect, (cause) =>
-    Effect.sync(() => {
-      if (!reported && !Cause.hasInterruptsOnly(cause)) {
-        reported = true
-        process.emitWarning(`A logger failed, and its lines are lost: ${String(Cause.squash(cause))}`)
-      }
-    }))
-
-export const debug = (message: string): Effect.Effect<void> => shielded(Effect.logDebug(message))
-export const info = (message: string): Effect.Effect<void> => shielded(Effect.logInfo(message))
-export const warn = (message: string): Effect.Effect<void> => shielded(Effect.logWarning(message))
-export const error = (message: string, cause?: Cause.Cause<unknown>): Effect.Effect<void> =>
-  shielded(cause === undefined ? Effect.logError(message) : Effect.logError(message, cause))
+export { debug, error, info, warn } from "../log.ts"
 
 export type ElectionMetrics = ReturnType<typeof makeMetrics>
 

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { format } from "../../internal/duration.ts"
+import * as Log from "../../internal/log.ts"
 import { KubernetesCredentialsError } from "../KubernetesError.ts"
 import { sameTls, type Tls } from "./dial.ts"
 
@@ -93,7 +94,7 @@ export const make: (options: {
           return yield* error
         }
         // The API server decides whether what we have is still good.
-        yield* Effect.logWarning(`Could not refresh credentials; continuing with the previous ones: ${error.message}`)
+        yield* Log.warn(`Could not refresh credentials; continuing with the previous ones: ${error.message}`)
         const now = yield* monotonic
         notBefore = now + floor
         current = { ...current, staleAt: now + maxAge, renewAt: current.renewAt && now + maxAge }

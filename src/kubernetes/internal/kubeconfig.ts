@@ -18,6 +18,7 @@ import { X509Certificate } from "node:crypto"
 import { accessSync, constants } from "node:fs"
 import { readFile } from "node:fs/promises"
 import * as NodeTls from "node:tls"
+import * as Log from "../../internal/log.ts"
 import { KubernetesConfigError, KubernetesCredentialsError } from "../KubernetesError.ts"
 import { OptionalPackages } from "../OptionalPackages.ts"
 import * as Credentials from "./credentials.ts"
@@ -55,7 +56,7 @@ export const make: (options: Source) => Effect.Effect<Target, KubernetesConfigEr
     const connection = yield* resolve(options, selected)
     const { server, url } = connection
     if (selected.cluster.insecure && url.protocol === "https:") {
-      yield* Effect.logWarning(
+      yield* Log.warn(
         `The certificate of ${server} is not verified, because the kubeconfig says insecure-skip-tls-verify`
       )
     }

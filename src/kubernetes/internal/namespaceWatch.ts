@@ -10,6 +10,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Log from "../../internal/log.ts"
 import type { LeaseError } from "../../LeaseError.ts"
 import type { LeaseKey } from "../../LeaseRecord.ts"
 import type { LeaseChange, LeaseStore } from "../../LeaseStore.ts"
@@ -41,7 +42,7 @@ export const make: (options: {
           return Effect.succeed(refused)
         }
         const begun = refused = { granted: Deferred.makeUnsafe<void>(), listeners: 0 }
-        return Effect.logWarning(
+        return Log.warn(
           `The Leases of namespace ${namespace} cannot be watched together, so each is watched by itself, and the ` +
             `shared watch is tried again each minute: ${error.message}`
         ).pipe(
@@ -56,7 +57,7 @@ export const make: (options: {
       } while (begun.listeners > 0 && !(yield* isGranted))
       refused = undefined
       if (begun.listeners > 0) {
-        yield* Effect.logInfo(`The Leases of namespace ${namespace} are watched together again`)
+        yield* Log.info(`The Leases of namespace ${namespace} are watched together again`)
         // Each opens again what ends in good order, and finds the shared watch.
         yield* Deferred.succeed(begun.granted, undefined)
       }

@@ -102,7 +102,7 @@ describe("a streak of refusals", () => {
     })
   })
 
-  it("ends a candidate after a minute of nothing else, whatever shorter leaseDuration is", () => {
+  it("B2 ends a candidate after a minute of nothing else, whatever shorter leaseDuration is", () => {
     assert.strictEqual(leastPatience, 60_000_000_000n)
     assert.isFalse(endsCandidate({ since: 1n, last: leastPatience }, 15_000_000_000n))
     assert.isTrue(endsCandidate({ since: 1n, last: 1n + leastPatience }, 15_000_000_000n))

@@ -396,13 +396,13 @@ describe("settings", () => {
         "would remain for a program to end before another candidate may lead; lower " +
         "renewDeadline (LEADER_ELECTION_RENEW_DEADLINE) or raise leaseDuration (LEADER_ELECTION_LEASE_DURATION)"
       ]],
-      ["deadline just below the lease", { renewDeadline: "14.999 seconds" }, {}, ["14.999s > 0.95 × 15s"]],
+      ["B8 deadline just below the lease", { renewDeadline: "14.999 seconds" }, {}, ["14.999s > 0.95 × 15s"]],
       ["a deadline above 0.95 of it", { renewDeadline: "14251 millis" }, {}, ["14.251s > 0.95 × 15s"]],
-      ["one second", { leaseDuration: "1 second" }, {}, ["less than 2 is the mark of a release; give 2s"]],
-      ["milliseconds meant as seconds", { renewInterval: 5 }, {}, [
+      ["A4 one second", { leaseDuration: "1 second" }, {}, ["less than 2 is the mark of a release; give 2s"]],
+      ["B8 milliseconds meant as seconds", { renewInterval: 5 }, {}, [
         "renewInterval (LEADER_ELECTION_RENEW_INTERVAL) is 5 (a number in code is milliseconds): give 50ms or more"
       ]],
-      ["a retryPeriod of 2 ms", { retryPeriod: 2 }, {}, ["is 2 (a number in code is milliseconds): give 50ms or more"]],
+      ["B8 a retryPeriod of 2 ms", { retryPeriod: 2 }, {}, ["is 2 (a number in code is milliseconds): give 50ms or more"]],
       ["49 ms", {}, { LEADER_ELECTION_REQUEST_TIMEOUT: "49ms" }, [`is "49ms": give 50ms or more`]],
       ["no time for two attempts", { renewInterval: "7 seconds" }, {}, [
         "renewInterval + the longer of retryPeriod and requestTimeout + requestTimeout must be at most renewDeadline, " +
@@ -411,10 +411,10 @@ describe("settings", () => {
         "(LEADER_ELECTION_RETRY_PERIOD) or requestTimeout (LEADER_ELECTION_REQUEST_TIMEOUT), or raise renewDeadline " +
         "(LEADER_ELECTION_RENEW_DEADLINE)"
       ]],
-      ["a retryPeriod longer than the time-out", { retryPeriod: "5 seconds", requestTimeout: "2 seconds" }, {}, [
+      ["A6 a retryPeriod longer than the time-out", { retryPeriod: "5 seconds", requestTimeout: "2 seconds" }, {}, [
         "5s + 5s (retryPeriod) + 2s = 12s > 10s"
       ]],
-      ["a retryPeriod of an hour", { retryPeriod: "1 hour", requestTimeout: "2 seconds" }, {}, ["> 10s"]],
+      ["A6 a retryPeriod of an hour", { retryPeriod: "1 hour", requestTimeout: "2 seconds" }, {}, ["> 10s"]],
       ["retryPeriod as time-out", { retryPeriod: "4 seconds" }, {}, ["5s + 4s (requestTimeout) + 4s = 13s > 10s"]],
       [
         "given ones without a lease",
@@ -545,7 +545,7 @@ describe("settings", () => {
       }
     })
 
-    it("are warnings where a program has little time to end", () => {
+    it("B8 are warnings where a program has little time to end", () => {
       assert.deepStrictEqual(succeed({ renewDeadline: "13.5s" }, base).warnings, [])
       assert.deepStrictEqual(succeed({ renewDeadline: "13501ms" }, base).warnings, [
         "renewDeadline (LEADER_ELECTION_RENEW_DEADLINE) is 13.501s of 15s: a program that loses its term has only " +

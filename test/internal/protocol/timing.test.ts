@@ -26,7 +26,7 @@ const moment = (monotonic: number, witness = 0, wall = monotonic): Moment => ({
   wall: seconds(wall)
 })
 
-describe("elapsed: a suspension counts as far as witness and wall clock agree", () => {
+describe("A8 elapsed: a suspension counts as far as witness and wall clock agree", () => {
   const table: ReadonlyArray<[string, Moment, Moment, number]> = [
     ["no witness", moment(1), moment(4), 3],
     ["no witness, a wall clock that jumps", moment(1), moment(4, 0, 3600), 3],

@@ -7,6 +7,7 @@ import { TestClock } from "effect/testing"
 import * as NamespaceWatch from "../../../src/kubernetes/internal/namespaceWatch.ts"
 import { LeaseError, LeaseForbidden, type LeaseErrorReason, LeaseUnavailable } from "../../../src/LeaseError.ts"
 import type { LeaseChange } from "../../../src/LeaseStore.ts"
+import { brokenLogger } from "../../utils/observed.ts"
 
 const namespace = "default"
 
@@ -60,7 +61,7 @@ const setup = Effect.gen(function*() {
   return { asked, lines, live, logged, state, watching }
 })
 
-it.effect("each by itself from a refusal on, and together again in the minute in which that is granted", () =>
+it.effect("B3 each by itself from a refusal on, and together again in the minute in which that is granted", () =>
   Effect.gen(function*() {
     const { asked, lines, live, logged, state, watching } = yield* setup
     yield* logged(Effect.gen(function*() {
@@ -88,7 +89,7 @@ it.effect("each by itself from a refusal on, and together again in the minute in
     ])
   }))
 
-it.effect("an answer that is not the API server's own changes nothing for longer than it lasts", () =>
+it.effect("B3 an answer that is not the API server's own changes nothing for longer than it lasts", () =>
   Effect.gen(function*() {
     const { asked, live, logged, state, watching } = yield* setup
     yield* logged(Effect.gen(function*() {
@@ -102,6 +103,20 @@ it.effect("an answer that is not the API server's own changes nothing for longer
       assert.deepStrictEqual(new Set(asked), new Set(["all"]))
     }))
   }))
+
+it.effect("A10 a logger that throws ends neither the watches nor the way back to the shared one", () =>
+  Effect.gen(function*() {
+    const { live, state, watching } = yield* setup
+    state.reason = forbidden
+    for (const name of ["a", "b"]) {
+      yield* watching(name)
+      yield* TestClock.adjust("1 second")
+    }
+    assert.deepStrictEqual(live(), { a: 1, b: 1 })
+    state.reason = undefined
+    yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(live(), { all: 1 })
+  }).pipe(Effect.provide(brokenLogger)))
 
 it.effect("nothing is asked for when nobody watches any more", () =>
   Effect.gen(function*() {
