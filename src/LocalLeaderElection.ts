@@ -35,7 +35,5 @@ export const layer = (
 ): Layer.Layer<LeaderElection.LeaderElection, LeaderElectionError> =>
   LeaderElection.layer({ name: "local", namespace: "local", newLease: "lead", ...input }).pipe(
     Layer.provide(Layer.fresh(LeaseStore.layerMemory)),
-    Layer.tap(() =>
-      Log.warn("This election is local: the process leads whatever others do. For development only")
-    )
+    Layer.tap(() => Log.warn("This election is local: the process leads whatever others do. For development only"))
   )

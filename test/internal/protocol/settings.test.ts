@@ -402,7 +402,9 @@ describe("settings", () => {
       ["B8 milliseconds meant as seconds", { renewInterval: 5 }, {}, [
         "renewInterval (LEADER_ELECTION_RENEW_INTERVAL) is 5 (a number in code is milliseconds): give 50ms or more"
       ]],
-      ["B8 a retryPeriod of 2 ms", { retryPeriod: 2 }, {}, ["is 2 (a number in code is milliseconds): give 50ms or more"]],
+      ["B8 a retryPeriod of 2 ms", { retryPeriod: 2 }, {}, [
+        "is 2 (a number in code is milliseconds): give 50ms or more"
+      ]],
       ["49 ms", {}, { LEADER_ELECTION_REQUEST_TIMEOUT: "49ms" }, [`is "49ms": give 50ms or more`]],
       ["no time for two attempts", { renewInterval: "7 seconds" }, {}, [
         "renewInterval + the longer of retryPeriod and requestTimeout + requestTimeout must be at most renewDeadline, " +
