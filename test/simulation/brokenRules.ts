@@ -362,7 +362,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
   {
     name: "an older record of one's own ends the process",
     seenIn: "the first design of this library",
-    within: 200,
+    within: 1000,
     among: ["forgery", "one at a time"],
     edits: [
       edit(
