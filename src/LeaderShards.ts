@@ -14,7 +14,7 @@
  * import { Effect } from "effect"
  * import { KubernetesLeaderShards, LeaderShards } from "effect-kubernetes-leader-election"
  *
- * const serve = (tenant: string) => Effect.andThen(Log.info(`serving ${tenant}`), Effect.never)
+ * const serve = (tenant: string) => Effect.andThen(Effect.logInfo(`serving ${tenant}`), Effect.never)
  *
  * export const program = LeaderShards.run({ shards: ["acme", "globex", "initech"], lead: serve }).pipe(
  *   Effect.provide(KubernetesLeaderShards.layer({ group: "tenants" }))
