@@ -1,0 +1,93 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Group, labels, memberLease, shardLease } from "../../../src/internal/shards/group.ts"
+import type { LeaseRecord } from "../../../src/LeaseRecord.ts"
+import { lease as record, seconds } from "../../utils/leases.ts"
+
+const make = () => new Group({ group: "tenants", identity: "me", leaseDuration: seconds(15) })
+
+const shown = (group: Group, lease: LeaseRecord, now = 0n) => group.observe({ _tag: "Applied", lease }, now)
+
+const s1 = shardLease("tenants", "s1")
+
+const shard = (version: number, holderIdentity: string): LeaseRecord =>
+  record({
+    name: s1,
+    resourceVersion: BigInt(version),
+    holderIdentity,
+    leaseDurationSeconds: holderIdentity === "" ? 1 : 15,
+    labels: { [labels.group]: "tenants", [labels.role]: "shard" }
+  })
+
+const member = (identity: string, version: number, renewedAt: number): LeaseRecord =>
+  record({
+    name: memberLease("tenants", identity),
+    uid: identity,
+    resourceVersion: BigInt(version),
+    holderIdentity: identity,
+    renewTime: BigInt(renewedAt) * 1_000_000n,
+    labels: { [labels.group]: "tenants", [labels.role]: "member" }
+  })
+
+const identities = (group: Group, now: bigint) => group.members(now).map(({ identity }) => identity)
+
+describe("what a member is about to take", () => {
+  it("counts as its own until its time is over", () => {
+    const group = make()
+    shown(group, shard(1, ""))
+    assert.isUndefined(group.holder(s1, 0n))
+    group.claim(s1, seconds(2))
+    assert.strictEqual(group.holder(s1, seconds(1)), "me")
+    assert.deepStrictEqual(group.view(new Set(["s1"]), seconds(1)).shards.map(({ holder }) => holder), ["me"])
+    assert.isUndefined(group.holder(s1, seconds(2)))
+  })
+
+  it("also where the release is shown later, but not once a holder is", () => {
+    const group = make()
+    group.claim(s1, seconds(2))
+    shown(group, shard(1, ""))
+    assert.strictEqual(group.holder(s1, seconds(1)), "me")
+    shown(group, shard(2, "other"))
+    assert.strictEqual(group.holder(s1, seconds(1)), "other")
+  })
+
+  it("no longer once another one was faster, which may have been shown before", () => {
+    const group = make()
+    shown(group, shard(2, "other"))
+    group.found(s1)
+    group.claim(s1, seconds(2))
+    assert.strictEqual(group.holder(s1, seconds(1)), "me")
+    group.refused(s1)
+    assert.strictEqual(group.holder(s1, seconds(1)), "other")
+  })
+})
+
+describe("members", () => {
+  it("one that was left behind is none until it is renewed", () => {
+    const group = make()
+    shown(group, member("dead", 1, 100))
+    shown(group, member("alive", 2, 115))
+    assert.deepStrictEqual(identities(group, 1n), ["alive", "dead"])
+    shown(group, member("alive", 3, 116))
+    assert.deepStrictEqual(identities(group, 1n), ["alive"])
+    shown(group, member("dead", 4, 105))
+    assert.deepStrictEqual(identities(group, 1n), ["alive", "dead"])
+  })
+
+  it("this one's own clock hides nobody, nor is it hidden", () => {
+    const group = make()
+    shown(group, member("me", 1, 5000))
+    shown(group, member("a", 2, 100))
+    assert.deepStrictEqual(identities(group, 1n), ["a", "me"])
+    const slow = make()
+    shown(slow, member("me", 1, 100))
+    shown(slow, member("a", 2, 5000))
+    assert.deepStrictEqual(identities(slow, 1n), ["a", "me"])
+  })
+
+  it("count for half the holder's duration after a sign of life", () => {
+    const group = make()
+    shown(group, member("a", 1, 100), seconds(1))
+    assert.deepStrictEqual(identities(group, seconds(8)), ["a"])
+    assert.deepStrictEqual(identities(group, seconds(9)), [])
+  })
+})
