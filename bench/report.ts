@@ -9,6 +9,7 @@ import { resolve } from "node:path"
 import type { AtRest, Start, Subject } from "./footprint.ts"
 import type { CutOff, Graceful, PodDeleted, Samples } from "./handover.ts"
 import type { CrowdResult, ElectionsResult, EtcdResult, FollowersResult, Handover, Load } from "./scale.ts"
+import type { Phase, ShardsResult } from "./shards.ts"
 import { type Kind, kinds, type Machine, repository } from "./support.ts"
 
 type Part<A> = Machine & {
@@ -28,6 +29,7 @@ interface Parts {
   readonly atRest?: Part<Partial<Record<Subject, AtRest>>>
   readonly followers?: Part<FollowersResult>
   readonly elections?: Part<ElectionsResult>
+  readonly shards?: Part<ShardsResult>
 }
 
 const input = resolve(repository, process.argv[2] ?? "bench/results.json")
@@ -91,7 +93,7 @@ const row = (what: string, target: string, met: boolean | undefined, ...cells: R
 
 const byKind = <A>(of: (kind: Kind) => A): ReadonlyArray<A> => kinds.map(of)
 
-const { atRest, crash, cutOff, elections, etcd, followers, graceful, podDeleted, start } = parts
+const { atRest, crash, cutOff, elections, etcd, followers, graceful, podDeleted, shards, start } = parts
 
 if (graceful !== undefined) {
   const { result } = graceful
@@ -368,14 +370,44 @@ if (followers !== undefined) {
   add(`client-go, ${other.candidates} processes`, other, other.handovers)
 }
 
-const some = Object.values(parts).find((part) => part !== undefined)!
-const began = Object.values(parts).map((part) => part.time).sort()[0]!
+const sharing: Array<ReadonlyArray<string>> = []
+
+if (shards !== undefined) {
+  const { result: { "client-go": clientGo, ours } } = shards
+  const cells = (phase: Phase | undefined): ReadonlyArray<string> =>
+    phase === undefined ? ["", "", "", ""] : [
+      `${phase.moves}${phase.mostMovesOfOne > 1 ? ` (one ${phase.mostMovesOfOne} times)` : ""}`,
+      phase.spread.join(", "),
+      phase.longestWithoutLeader === 0 ? "" : milliseconds(phase.longestWithoutLeader),
+      `${phase.requestsPerMinute}`
+    ]
+  const phases: ReadonlyArray<readonly [string, Phase, Phase?]> = [
+    ["first start of five", ours.firstStart, clientGo.firstStart],
+    ["at rest", ours.atRest, clientGo.atRest],
+    ["one joins", ours.join],
+    ["one gets SIGTERM (client-go: the one that leads most)", ours.leave, clientGo.leave],
+    ["one is cut off", ours.cutOff],
+    ["it is connected again", ours.connected],
+    ["one gets kill -9 (client-go: the one that leads most)", ours.killed, clientGo.killed],
+    ["one joins in its place", ours.replaced],
+    ["rolling update: each new one is ready before an old one ends", ours.rollingUpdate]
+  ]
+  for (const [what, one, other] of phases) {
+    sharing.push([what, ...cells(one), ...cells(other)])
+  }
+}
+
+// Sharing has a line of its own that says when it was measured.
+const { shards: _, ...compared } = parts
+const some = Object.values(compared).find((part) => part !== undefined)!
+const began = Object.values(compared).map((part) => part.time).sort()[0]!
 const ended = new Date(
-  Math.max(...Object.values(parts).map((part) => Date.parse(part.time) + part.seconds * 1_000))
+  Math.max(...Object.values(compared).map((part) => Date.parse(part.time) + part.seconds * 1_000))
 ).toISOString()
 
 const text = [
-  `Measured ${began.slice(0, 10)}, ${began.slice(11, 16)} to ${ended.slice(11, 16)} UTC, on ${some.cores} cores ` +
+  `Measured ${began.slice(0, 10)}, ${began.slice(11, 16)} to ` +
+  `${ended.slice(0, 10) === began.slice(0, 10) ? "" : `${ended.slice(0, 10)}, `}${ended.slice(11, 16)} UTC, on ${some.cores} cores ` +
   `(${some.cpu}), ${some.memoryGiB} GiB, Linux ${some.kernel.split("-")[0]}; Node ${some.versions["node"]}, ` +
   `Kubernetes ${some.versions["kubernetes"]}, client-go ${some.versions["client-go"]}, ` +
   `@codedependant/kubernetes-leader-election ${some.versions["@codedependant/kubernetes-leader-election"]}. ` +
@@ -401,6 +433,18 @@ const text = [
     "at rest, requests per minute, API server and etcd |",
     "|---|---|---|---|---|---|",
     ...crowd.map((cells) => `| ${cells.join(" | ")} |`)
+  ]),
+  ...(shards === undefined ? [] : [
+    "",
+    `**${shards.result.shards} Leases in ${shards.result.replicas} processes** (ours: ` +
+    `[\`LeaderShards\`](shards.md); client-go: an elector for each Lease in every process). Measured ` +
+    `${shards.time.slice(0, 10)} with ${digits(shards.loadAverage)} processes waiting for ${shards.cores} cores; ` +
+    `led by each is in ascending order, and requests are a minute's.`,
+    "",
+    "| | ours: moves | led by each | longest without leader | requests | client-go: moves | led by each | longest " +
+    "without leader | requests |",
+    "|---|---|---|---|---|---|---|---|---|",
+    ...sharing.map((cells) => `| ${cells.join(" | ")} |`)
   ])
 ].join("\n")
 
