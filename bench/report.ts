@@ -407,7 +407,9 @@ const ended = new Date(
 
 const text = [
   `Measured ${began.slice(0, 10)}, ${began.slice(11, 16)} to ` +
-  `${ended.slice(0, 10) === began.slice(0, 10) ? "" : `${ended.slice(0, 10)}, `}${ended.slice(11, 16)} UTC, on ${some.cores} cores ` +
+  `${ended.slice(0, 10) === began.slice(0, 10) ? "" : `${ended.slice(0, 10)}, `}${
+    ended.slice(11, 16)
+  } UTC, on ${some.cores} cores ` +
   `(${some.cpu}), ${some.memoryGiB} GiB, Linux ${some.kernel.split("-")[0]}; Node ${some.versions["node"]}, ` +
   `Kubernetes ${some.versions["kubernetes"]}, client-go ${some.versions["client-go"]}, ` +
   `@codedependant/kubernetes-leader-election ${some.versions["@codedependant/kubernetes-leader-election"]}. ` +
