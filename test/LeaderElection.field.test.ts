@@ -476,6 +476,38 @@ describe("what fails loudly, and what does not", () => {
     )
   })
 
+  test("A10 so does one where an event of the watch is handled", function*(w) {
+    yield* oldLease(w)
+    const base = yield* MemoryLeaseStore.make(w.cluster)
+    let poisoned = false
+    const store = LeaseStore.of({
+      ...base,
+      changes: (key, since) =>
+        Stream.map(base.changes(key, since), (change) =>
+          poisoned && change._tag === "Applied"
+            ? {
+              ...change,
+              lease: Object.defineProperty({ ...change.lease }, "resourceVersion", {
+                get: () => {
+                  throw new Error("poison")
+                }
+              })
+            }
+            : change)
+    })
+    const a = yield* w.candidate("a", { store })
+    yield* a.lead
+    yield* w.until(101_000)
+    poisoned = true
+    yield* w.cluster.editLease(key, { metadata: { labels: { edited: "yes" } } })
+    yield* w.until(101_001)
+    assert.deepStrictEqual(w.timeline.slice(0, 2), ["100000 a leads", "101000 a ends"])
+    assert.isTrue(
+      w.logs.some((line) => line.startsWith("Error a: A defect in the election ends the term")),
+      w.logs.join("\n")
+    )
+  })
+
   test("E10 a program that fails is logged as a failure", function*(w) {
     yield* oldLease(w)
     const a = yield* w.candidate("a")

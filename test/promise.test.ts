@@ -120,21 +120,30 @@ it.live("campaigns again after a loss where it is asked to", () =>
     assert.isTrue(tokens[1]! > tokens[0]!)
   }))
 
-it.live("A10 an onLog that throws costs neither the term nor the next", () =>
+it.live("A10 an onLog and an onStatus that throw cost neither the term nor the next", () =>
   withServer(async ({ server, settings }) => {
     let terms = 0
     const onLog = () => {
       throw new Error("this one is broken")
     }
-    const value = await runAsLeader({ ...settings, onLog, identity: "one", again: true }, async (_, signal) => {
-      terms++
-      if (terms === 1) {
-        await Effect.runPromise(server.cluster.deleteLease({ namespace: "default", name: "jobs" }))
-        await new Promise((resolve) => signal.addEventListener("abort", resolve))
+    let statuses = 0
+    const onStatus = () => {
+      statuses++
+      throw new Error("this one too")
+    }
+    const value = await runAsLeader(
+      { ...settings, onLog, onStatus, identity: "one", again: true },
+      async (_, signal) => {
+        terms++
+        if (terms === 1) {
+          await Effect.runPromise(server.cluster.deleteLease({ namespace: "default", name: "jobs" }))
+          await new Promise((resolve) => signal.addEventListener("abort", resolve))
+        }
+        return terms
       }
-      return terms
-    })
+    )
     assert.strictEqual(value, 2)
+    assert.isAtLeast(statuses, 4)
     assert.strictEqual(await holder(server), "")
   }))
 

@@ -6,6 +6,7 @@
  * @internal
  */
 import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
@@ -98,7 +99,13 @@ const watchOnce = Effect.fnUntraced(function*(election: Election, position: Posi
     Stream.suspend(() => election.store.changes(election.key, position.since)),
     (change) => {
       opened = true
-      return onChange(election, position, change)
+      // A defect of the store is a watch that broke; one in what is done about an event ends the campaign, or the term.
+      return Effect.onExit(onChange(election, position, change), (exit) =>
+        Effect.sync(() => {
+          if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+            Deferred.doneUnsafe(election.defect, Exit.failCause(exit.cause))
+          }
+        }))
     }
   ).pipe(
     Effect.raceFirst(broken.await),
