@@ -71,6 +71,23 @@ const runOne = async (seed: number): Promise<boolean> => {
 const runSeeds = async (from: number, runs: number, workers: number): Promise<boolean> => {
   const began = performance.now()
   const rows = new Map<string, { runs: number; shards: number; moves: number; longest: number; violations: number }>()
+  const report = (): boolean => {
+    console.log("scenario                    runs   shards    moves  longest without a leader")
+    let violations = 0
+    let ran = 0
+    for (const [scenario, row] of [...rows].sort()) {
+      violations += row.violations
+      ran += row.runs
+      console.log(
+        `${scenario.padEnd(24)}${String(row.runs).padStart(8)}${String(row.shards).padStart(9)}` +
+          `${String(row.moves).padStart(9)}${(row.longest / 1000).toFixed(1).padStart(8)} s`
+      )
+    }
+    console.log(`${ran} runs in ${((performance.now() - began) / 1000).toFixed(0)} s: ${violations} violations`)
+    return violations === 0
+  }
+  // Who has waited long enough sees what was done until then.
+  process.once("SIGINT", () => process.exit(report() ? 0 : 1))
   await Promise.all(
     Array.from(
       { length: workers },
@@ -90,17 +107,7 @@ const runSeeds = async (from: number, runs: number, workers: number): Promise<bo
         })
     )
   )
-  console.log("scenario                    runs   shards    moves  longest without a leader")
-  let violations = 0
-  for (const [scenario, row] of [...rows].sort()) {
-    violations += row.violations
-    console.log(
-      `${scenario.padEnd(24)}${String(row.runs).padStart(8)}${String(row.shards).padStart(9)}` +
-        `${String(row.moves).padStart(9)}${(row.longest / 1000).toFixed(1).padStart(8)} s`
-    )
-  }
-  console.log(`${runs} runs in ${((performance.now() - began) / 1000).toFixed(0)} s: ${violations} violations`)
-  return violations === 0
+  return report()
 }
 
 const runBroken = async (workers: number): Promise<boolean> => {
