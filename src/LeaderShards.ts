@@ -409,8 +409,15 @@ const makeGroup = Effect.fnUntraced(function*(
           touch()
         })
 
+      // Where servers are slow at a start, one that does not see itself as a member yet would come to the turn of anybody, and
+      // take everything.
+      const unknownUntil = (yield* monotonic) + 2n * retryPeriod
+
       /** Campaigns for what is on the list; a leaving member only keeps what it leads, as long as another stays. */
       const reconcile = Effect.fnUntraced(function*(now: bigint) {
+        if (joinedAt === undefined && now < unknownUntil) {
+          return
+        }
         const leaves = membership.isLeaving() && planAt(now).staffed
         const wanted = (shard: string) =>
           list.has(shard) && (!leaves || group.holder(shardLease(groupName, shard), now) === identity)
@@ -466,6 +473,7 @@ const makeGroup = Effect.fnUntraced(function*(
             ...seen.map(({ expiresAt }) => expiresAt),
             ...standBackUntil.values(),
             group.changedAt + Rule.settleTime(leaseDuration),
+            unknownUntil,
             ...(said === logged ? [] : [dueAt])
           ].filter((time) => time > now)
           const wakeAt = timers.reduce((least, time) => time < least ? time : least, now + leaseDuration)

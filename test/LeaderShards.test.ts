@@ -71,6 +71,22 @@ it.effect("members that start together share the shards, and then nothing moves"
     assert.strictEqual(starts.length, 10)
   }).pipe(withMetrics))
 
+it.effect("members that start together while the server is slow share the shards nevertheless", () =>
+  Effect.gen(function*() {
+    const { cluster, counts, replica, starts } = yield* makeWorld()
+    for (const name of ["a", "b", "c"]) {
+      const { faults } = yield* replica(name, names(10))
+      yield* faults.decide(({ key, verb }) =>
+        verb === "create" && key.name.includes("member") ? Fault.delayRequest("3 seconds") : undefined
+      )
+    }
+    yield* TestClock.adjust("24 seconds")
+    assert.deepStrictEqual(counts().toSorted(), [3, 3, 4])
+    assert.strictEqual(starts.length, 10)
+    // None was taken by one, and given up to another.
+    assert.isTrue((yield* cluster.leases()).every(({ leaseTransitions }) => leaseTransitions === 0))
+  }).pipe(withMetrics))
+
 it.effect("a member that joins brings the least number of moves", () =>
   Effect.gen(function*() {
     const { counts, replica, starts } = yield* makeWorld()
