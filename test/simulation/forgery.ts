@@ -21,7 +21,8 @@ const encode = Schema.encodeSync(FromJson)
 
 /** Everything that a record says, as a person puts it back; with `salt` unlike it was, so that it is a sign of life. */
 const bodyOf = (record: LeaseRecord, salt: bigint): MemoryCluster.LeaseBody => {
-  const renewTime = record.renewTime === undefined ? undefined : record.renewTime + salt
+  // Back: a strange value may be the last time that can be written.
+  const renewTime = salt === 0n ? record.renewTime : (record.renewTime ?? 0n) - salt
   const { metadata: { annotations = {}, labels = {}, ownerReferences = [] }, spec = {} } = encode({
     ...record,
     renewTime
