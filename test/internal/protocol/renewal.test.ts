@@ -104,6 +104,18 @@ describe("committed", () => {
     assert.strictEqual(claim.lost, "RenewDeadlineExceeded")
   })
 
+  it("the same one twice changes nothing", () => {
+    const claim = Renewal.committed(attempted(leading, 5), attempt(2, 5), mine(11n, 2))
+    assert.strictEqual(Renewal.committed(claim, attempt(2, 5), mine(12n, 2)), claim)
+  })
+
+  it("explains a conflict", () => {
+    assert.isFalse(held.mustRead)
+    const conflicting = Renewal.conflicted(attempted(leading, 5, 7), attempt(3, 7), 0n)
+    assert.isTrue(conflicting.mustRead)
+    assert.isFalse(Renewal.committed(conflicting, attempt(2, 5), mine(11n, 2)).mustRead)
+  })
+
   it("where the Lease is gone, nothing", () => {
     const gone = Renewal.observed(attempted(leading, 5), seen("absent"))
     assert.strictEqual(Renewal.committed(gone, attempt(2, 5), mine(11n, 2)), gone)
@@ -132,6 +144,12 @@ describe("observed", () => {
     assert.deepStrictEqual(claim.renewals.requests, [])
     const dead = Renewal.observed(claim, seen(mine(12n, 2)))
     assert.strictEqual(dead.validFrom.monotonic, 0n)
+  })
+
+  it("a newer record of ours that no attempt wrote ends no term", () => {
+    const claim = Renewal.observed(leading, seen(mine(11n, 77)))
+    assert.deepStrictEqual([claim.gone, claim.lost, claim.lease.resourceVersion], [undefined, undefined, 11n])
+    assert.strictEqual(claim.validFrom.monotonic, 0n)
   })
 
   it("explains a conflict", () => {

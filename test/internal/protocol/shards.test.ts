@@ -119,6 +119,21 @@ describe("plan", () => {
     assert.deepStrictEqual(tally(["a", "b", "a"]), "a2 b1")
   })
 
+  it("those that rank highest for the shard with the least name lead one more", () => {
+    const names = ["a", "b", "c", "d", "e"]
+    for (const [least, count] of [["s0", 7], ["s10", 8], ["s100", 6]] as const) {
+      const free = Array.from({ length: count }, (_, index): Shard => ({
+        name: index === count - 1 ? least : `t${index}`,
+        holder: undefined,
+        version: BigInt(index)
+      }))
+      const { takes } = plan({ members: members(names.join(" ")), shards: free })
+      const ranked = names.toSorted((left, right) => rank(right, least) - rank(left, least))
+      const expected = ranked.flatMap((name, index) => index < count - 5 ? [name, name] : [name])
+      assert.strictEqual(tally(takes.values()), tally(expected))
+    }
+  })
+
   it("does not change its view", () => {
     const view: View = { members: members("b a"), shards: shards("?2 b2") }
     const before = structuredClone(view)
