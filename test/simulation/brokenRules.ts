@@ -610,7 +610,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     among: ["a Logger throws"],
     edits: [
       edit(
-        "internal/election/telemetry.ts",
+        "internal/log.ts",
         "  Effect.catchCause(effect, (cause) =>",
         "  Effect.tapCause(effect, (cause) =>"
       )
