@@ -105,10 +105,11 @@ export interface Settings {
   /**
    * About how many candidates share the Lease, the same for all of them: for
    * crowds, such as a DaemonSet. Of more than 8 a handful, drawn by lot each
-   * time, take a Lease that has become free at once, and the others wait for
-   * `retryPeriod` / 8 to `retryPeriod`, so that they see the winner first.
+   * time, take a Lease that has become free at once. The others wait for
+   * `retryPeriod` / 8 and a random part of 10 ms for each candidate, in all
+   * `retryPeriod` at most, so that they see the winner first.
    *
-   * Default: nobody waits, as with 8 or fewer.
+   * Default: nobody waits, as with 8 or fewer, or without a watch.
    */
   readonly candidates?: number | undefined
 }

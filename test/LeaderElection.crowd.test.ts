@@ -103,6 +103,17 @@ describe("a small group", () => {
     }))
 })
 
+for (const [watch, millis] of [[false, 0], [true, 250]] as const) {
+  test(`one of 10,000 that polls waits for nobody: it would not see the winner (watch: ${watch})`, function*(w) {
+    yield* oldLease(w)
+    const one = yield* w.candidate("one", { settings: { watch, candidates: 10_000 } })
+    yield* one.lead
+    yield* w.until(102_000)
+    const at = Number(led(w.timeline)[0]?.split(" ")[0])
+    assert.isTrue(millis === 0 ? at === 100_000 : at >= 100_000 + millis, String(at))
+  })
+}
+
 describe("what is drawn", () => {
   const at = (next: number) =>
     draw(200, 2_000_000_000n).pipe(

@@ -38,14 +38,35 @@ describe("whose duration", () => {
     })
   }
 
-  test("T6 a holder that changes its duration is waited for by the new one, from the change", function*(w) {
+  test("T6 a holder that writes another duration is waited for by the new one, from that write", function*(w) {
     yield* w.createOld(heldBy("other", 60))
     const a = yield* w.candidate("a")
     yield* a.lead
     yield* w.until(110_000)
-    yield* w.cluster.editLease(key, { spec: { leaseDurationSeconds: 5 } })
+    yield* w.cluster.editLease(key, { spec: { leaseDurationSeconds: 5, renewTime: "2026-11-22T12:00:01.000000Z" } })
     yield* w.until(120_000)
     assert.deepStrictEqual(w.timeline, ["115000 a leads"])
+  })
+
+  test("a duration that somebody else shortens is not believed: its leader may be cut off, and valid", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const b = yield* w.candidate("b")
+    yield* a.lead
+    yield* b.lead
+    yield* w.until(106_000)
+    yield* a.faults.stall
+    for (const spec of [{ leaseDurationSeconds: 2 }, { leaseDurationSeconds: null }, { holderIdentity: null }]) {
+      yield* w.cluster.editLease(key, { spec })
+      yield* w.until((yield* w.now) + 100)
+    }
+    yield* w.until(130_000)
+    // 15 s after the last edit, and never beside the leader, which was valid to 115 s.
+    assert.deepStrictEqual(w.timeline.filter((line) => !line.includes("fails")), [
+      "100000 a leads",
+      "115000 a ends",
+      "121200 b leads"
+    ])
   })
 
   const incomplete: ReadonlyArray<[string, object]> = [

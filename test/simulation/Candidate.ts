@@ -26,7 +26,7 @@ import { SuspendWitness } from "../../src/SuspendWitness.ts"
 import { LeaseFaults, MemoryLeaseStore } from "../../src/testing/index.ts"
 import type * as Monitor from "./Monitor.ts"
 import type { Simulation } from "./Simulation.ts"
-import { makeContext, milli, Process, second } from "./World.ts"
+import { key, makeContext, milli, Process, second } from "./World.ts"
 
 /** How long the programs of a run take to end, and what they do. */
 export interface ProgramOptions {
@@ -101,6 +101,11 @@ export class Candidate {
     const { cluster, world } = this.simulation
     const pod = world.sync(cluster.pod(this.podKey)) ?? world.sync(Effect.orDie(cluster.createPod(this.podKey)))
     this.podUid = pod.uid
+    // Who has just started cannot know what the holder wrote: what was shortened is put right before.
+    const leaseDurationSeconds = this.simulation.monitor.shortened()
+    if (leaseDurationSeconds !== undefined) {
+      this.simulation.foreign(cluster.editLease(key, { spec: { leaseDurationSeconds } }))
+    }
     this.current = this.launch()
   }
 

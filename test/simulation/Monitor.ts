@@ -87,6 +87,8 @@ export class Monitor {
   record: LeaseRecord | undefined
   /** True times of the last write by the record's holder, and of the last change at all. */
   private holderWroteAt = 0
+  /** The duration that the last holder has written to this object, in seconds. */
+  private heldFor = 0
   private changedAt = 0
   private lastToken = 0n
   /** True time of the last write of each process that was committed. */
@@ -395,6 +397,18 @@ export class Monitor {
     )
   }
 
+  /** Whether every live process knows the Lease as it is: what is shortened then is an edit to all of them. */
+  isSeenByAll(): boolean {
+    return this.world.processes.every((process) =>
+      this.knowledge.get(process)?.version === this.record?.resourceVersion
+    )
+  }
+
+  /** The duration that the last holder has written, in seconds, where somebody has shortened it since. */
+  shortened(): number | undefined {
+    return this.heldFor > (this.record?.leaseDurationSeconds ?? 0) ? this.heldFor : undefined
+  }
+
   /**
    * etcd was restored from a backup, and the version of the Lease has stepped back. That is no sign of life: who missed
    * what came since may take what has run out by its last look, and whoever led has given up.
@@ -643,6 +657,7 @@ export class Monitor {
       this.authors.set(instance, identity)
     }
     this.isNewSign(lease)
+    this.heldFor = lease.holderIdentity === "" ? 0 : lease.leaseDurationSeconds ?? 0
     this.history.push({ record: lease, process, identity })
     if (this.history.length > 400) {
       this.history.splice(0, 100)
@@ -684,6 +699,9 @@ export class Monitor {
     this.changedAt = this.world.now
     if (this.isNewSign(lease)) {
       this.holderWroteAt = this.world.now
+    }
+    if (lease?.uid !== this.record?.uid) {
+      this.heldFor = lease?.leaseDurationSeconds ?? 0
     }
     this.record = lease
     if (lease === undefined) {

@@ -132,6 +132,19 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     ]
   },
   {
+    name: "a duration that was shortened by hand is believed",
+    seenIn: "client-go, and the first version of this library",
+    within: 500,
+    among: ["usual"],
+    edits: [
+      edit(
+        "internal/protocol/timing.ts",
+        "const least = BigInt(observation.heldFor) * 1_000_000_000n",
+        "const least = BigInt(observation.heldFor) * 0n"
+      )
+    ]
+  },
+  {
     name: "unguarded patch",
     seenIn: "kube-leader-election (Rust), the Ruby gem",
     within: 200,

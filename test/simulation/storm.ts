@@ -501,6 +501,13 @@ const acts: { readonly [name: string]: Act } = {
       return
     }
     const longer = Math.ceil((timing.leaseDuration / second) * dice.between(1, 3))
+    const { monitor } = simulation
+    // client-go believes it; so does who has not seen what the holder wrote.
+    const shorter = clientGo === undefined && monitor.isSeenByAll() && (record.leaseDurationSeconds ?? 0) > 2
+      ? { spec: { leaseDurationSeconds: dice.int(2, record.leaseDurationSeconds ?? 2) } }
+      : {}
+    // A made-up renewTime beside a shortened duration is a forged record.
+    const leaseDurationSeconds = monitor.shortened() ?? record.leaseDurationSeconds ?? null
     const [what, patch, lasts]: readonly [string, MemoryCluster.LeaseBody, number] = dice.pick([
       ["a label", { metadata: { labels: { touched: String(world.now) } } }, 0],
       ["a label", { metadata: { labels: { touched: String(world.now) } } }, 0],
@@ -508,9 +515,11 @@ const acts: { readonly [name: string]: Act } = {
       ["without annotations", { metadata: { annotations: null } }, 0],
       ["without owner", { metadata: { ownerReferences: null } }, 0],
       ["a longer duration", { spec: { leaseDurationSeconds: longer } }, longer * second],
+      ["a shorter duration", shorter, 0],
+      ["a shorter duration", shorter, 0],
       ["without duration", { spec: { leaseDurationSeconds: null } }, 0],
-      ["an old renewTime", { spec: { renewTime: microTime(epoch - 3_600_000) } }, 0],
-      ["a renewTime to come", { spec: { renewTime: microTime(epoch + 3_600_000) } }, 0],
+      ["an old renewTime", { spec: { renewTime: microTime(epoch - 3_600_000), leaseDurationSeconds } }, 0],
+      ["a renewTime to come", { spec: { renewTime: microTime(epoch + 3_600_000), leaseDurationSeconds } }, 0],
       ["without times", { spec: { renewTime: null, acquireTime: null } }, 0],
       // As above.
       ["without holder", clientGo === undefined ? { spec: { holderIdentity: null } } : {}, 0],

@@ -217,7 +217,9 @@ const freeFrom = Effect.fnUntraced(function*(
     ? `absent ${observation.revision}`
     : `${decision.lease.uid} ${observation.signOfLifeAt}`
   if (election.free?.sign !== sign) {
-    const deference = yield* Deference.draw(election.settings.candidates, election.timing.retryPeriod)
+    const { settings: { candidates, watch }, timing: { retryPeriod } } = election
+    // Those that poll see it at different times anyway, and would not see the winner while they wait.
+    const deference = yield* Deference.draw(watch ? candidates : undefined, retryPeriod)
     election.free = { sign, since: now, deference }
   }
   const { since } = election.free

@@ -21,6 +21,11 @@ export interface Observation {
   readonly version: bigint
   /** Counts the snapshots that changed what is known: a read that began at this count began after them all. */
   readonly revision: number
+  /**
+   * The duration that the last holder wrote, in seconds, or a longer one that
+   * was edited in since; 0 where it wrote none.
+   */
+  readonly heldFor: number
   /** When the last sign of life of a holder was handled. */
   readonly signOfLifeAt: bigint
   /** When the last change of version was handled. */
@@ -39,6 +44,7 @@ export const initial: Observation = {
   lease: "unknown",
   version: 0n,
   revision: 0,
+  heldFor: 0,
   signOfLifeAt: 0n,
   changedAt: 0n,
   reportedAt: 0n,
@@ -51,6 +57,20 @@ export const initial: Observation = {
 export const isFirst = ({ first }: Observation, lease: LeaseRecord): boolean =>
   first !== undefined && first !== "absent" && first.uid === lease.uid && first.version === lease.resourceVersion
 
+/**
+ * Every write of an elector has a renewTime of its own. What keeps the one
+ * before is somebody's edit, and of that the leader need not know: it goes on
+ * for the duration that it has written itself.
+ */
+const heldFor = (observation: Observation, before: LeaseRecord, lease: LeaseRecord): number => {
+  const written = holdersSeconds(lease)
+  const isEdited = lease.renewTime === undefined || lease.renewTime === before.renewTime
+  return isEdited && observation.heldFor > written ? observation.heldFor : written
+}
+
+const holdersSeconds = ({ holderIdentity, leaseDurationSeconds = 0 }: LeaseRecord): number =>
+  holderIdentity === "" ? 0 : leaseDurationSeconds
+
 const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): Observation => {
   const before = observation.lease
   const first = observation.first ?? { uid: lease.uid, version: lease.resourceVersion }
@@ -60,6 +80,7 @@ const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): 
       lease,
       version: lease.resourceVersion,
       revision: observation.revision + 1,
+      heldFor: holdersSeconds(lease),
       signOfLifeAt: now,
       changedAt: now,
       reportedAt: now,
@@ -77,6 +98,7 @@ const seePresent = (observation: Observation, lease: LeaseRecord, now: bigint): 
     lease,
     version: lease.resourceVersion,
     revision: observation.revision + 1,
+    heldFor: heldFor(observation, before, lease),
     signOfLifeAt: isSignOfLife(before, lease) ? now : observation.signOfLifeAt,
     changedAt: now,
     reportedAt: now,

@@ -43,13 +43,17 @@ export const remaining = (start: Moment, now: Moment, renewDeadline: bigint): bi
   return left > 0n ? left : 0n
 }
 
+const later = (a: bigint, b: bigint): bigint => a > b ? a : b
+const sooner = (a: bigint, b: bigint): bigint => a < b ? a : b
+
 /** For how long a sign of life of the holder counts: the *holder's* duration, ours where it is missing. */
 export const holdersDuration = ({ leaseDurationSeconds }: LeaseRecord, leaseDuration: bigint): bigint =>
   leaseDurationSeconds === undefined ? leaseDuration : BigInt(leaseDurationSeconds) * 1_000_000_000n
 
 /**
  * When the holder counts as dead: no sign of life seen here for the *holder's*
- * duration (ours where it is missing). Any change at all counts as one where
+ * duration (ours where it is missing), which an edit may lengthen, and not
+ * shorten: a leader that is cut off does not know of it. Any change at all counts as one where
  * the record is not what a live holder leaves there:
  *
  * - without holder, and not released (made by hand, or a live Lease emptied in
@@ -66,11 +70,12 @@ export const expiresAt = (
   candidate: { readonly identity: string; readonly leaseDuration: bigint }
 ): bigint => {
   const { holderIdentity } = lease
+  const least = BigInt(observation.heldFor) * 1_000_000_000n
   if (holderIdentity === "") {
-    return observation.changedAt + candidate.leaseDuration
+    return observation.changedAt + later(candidate.leaseDuration, least)
   }
   const since = holderIdentity === candidate.identity ? observation.changedAt : observation.signOfLifeAt
-  return since + holdersDuration(lease, candidate.leaseDuration)
+  return since + later(holdersDuration(lease, candidate.leaseDuration), least)
 }
 
 /** The part of leaseDuration by which a program that lost its term must have ended. */
@@ -90,9 +95,6 @@ export interface Failure {
   readonly end: bigint
   readonly retryAfter: bigint | undefined
 }
-
-const later = (a: bigint, b: bigint): bigint => a > b ? a : b
-const sooner = (a: bigint, b: bigint): bigint => a < b ? a : b
 
 /**
  * The start of a holder's next attempt after a failure: retryPeriod after its

@@ -8,6 +8,7 @@ const known = (change?: Parameters<typeof lease>[0]): Observation.Observation =>
   lease: lease(change),
   version: 10n,
   revision: 4,
+  heldFor: 15,
   signOfLifeAt: seconds(1),
   changedAt: seconds(1.5),
   reportedAt: seconds(2),
@@ -29,6 +30,7 @@ const newcomer = (
   lease,
   version: lease.resourceVersion,
   revision,
+  heldFor: 15,
   signOfLifeAt: now,
   changedAt: now,
   reportedAt: now,
@@ -42,6 +44,7 @@ it("at first nothing is known", () => {
     lease: "unknown",
     version: 0n,
     revision: 0,
+    heldFor: 0,
     signOfLifeAt: 0n,
     changedAt: 0n,
     reportedAt: 0n,
@@ -54,6 +57,47 @@ it("at first nothing is known", () => {
 it("the instance stands in its annotation", () => {
   assert.strictEqual(Observation.instanceOf(lease({ instance: "1-a" })), "1-a")
   assert.strictEqual(Observation.instanceOf(lease()), undefined)
+})
+
+describe("heldFor: what the holder wrote, which an edit may lengthen and not shorten", () => {
+  const table: ReadonlyArray<[string, Parameters<typeof lease>[0], number]> = [
+    ["a shorter one, edited", { leaseDurationSeconds: 2 }, 15],
+    ["none, edited", { leaseDurationSeconds: undefined }, 15],
+    ["a longer one, edited", { leaseDurationSeconds: 20 }, 20],
+    ["another holder, and a shorter one, edited", { holderIdentity: "other", leaseDurationSeconds: 2 }, 15],
+    ["emptied in place", { holderIdentity: "", leaseDurationSeconds: undefined, renewTime: undefined }, 15],
+    ["a shorter one, and no renewTime", { leaseDurationSeconds: 2, renewTime: undefined }, 15],
+    ["a shorter one, written", { leaseDurationSeconds: 2, renewTime: 77n }, 2],
+    ["none, written", { leaseDurationSeconds: undefined, renewTime: 77n }, 0],
+    ["released", { holderIdentity: "", leaseDurationSeconds: 1, renewTime: 77n }, 0]
+  ]
+  for (const [what, change, expected] of table) {
+    it(`${what}: ${expected} s`, () => {
+      const observation = Observation.onApplied(known(), lease({ resourceVersion: 11n, ...change }), now)
+      assert.strictEqual(observation.heldFor, expected)
+      // Another edit of the same does not change it.
+      const again = Observation.onApplied(
+        observation,
+        lease({ ...change, resourceVersion: 12n, leaseTransitions: 9 }),
+        now
+      )
+      assert.strictEqual(again.heldFor, expected)
+    })
+  }
+
+  it("of the first record", () => {
+    const first = (change?: Parameters<typeof lease>[0]) =>
+      Observation.onApplied(Observation.initial, lease(change), now).heldFor
+    assert.deepStrictEqual(
+      [first(), first({ leaseDurationSeconds: undefined }), first({ holderIdentity: "" })],
+      [15, 0, 0]
+    )
+  })
+
+  it("of another object", () => {
+    const other = lease({ uid: "uid-2", resourceVersion: 11n, leaseDurationSeconds: 2 })
+    assert.strictEqual(Observation.onApplied(known(), other, now).heldFor, 2)
+  })
 })
 
 describe("isSignOfLife", () => {

@@ -151,4 +151,18 @@ describe("expiresAt: counts signs of life of a holder, and all changes without o
       assert.strictEqual(expiresAt(seen, lease(change), candidate), seconds(expected))
     })
   }
+
+  const longer: ReadonlyArray<[string, Parameters<typeof lease>[0], number]> = [
+    ["a shorter one that was edited in", { leaseDurationSeconds: 7 }, 130],
+    ["a longer one that was edited in", { leaseDurationSeconds: 40 }, 140],
+    ["ours, where the holder's was removed", { leaseDurationSeconds: undefined }, 130],
+    ["ours, where the holder was", { holderIdentity: "", leaseDurationSeconds: 7 }, 133],
+    ["a shorter one under our own name", { holderIdentity: "me", leaseDurationSeconds: 7 }, 133]
+  ]
+  for (const [what, change, expected] of longer) {
+    it(`where the holder wrote 30 s, not ${what}: at ${expected} s`, () => {
+      const candidate = { identity: "me", leaseDuration: seconds(20) }
+      assert.strictEqual(expiresAt({ ...seen, heldFor: 30 }, lease(change), candidate), seconds(expected))
+    })
+  }
 })
