@@ -339,8 +339,16 @@ const makeGroup = Effect.fnUntraced(function*(
     Effect.scoped(Effect.gen(function*() {
       const failed = yield* Deferred.make<never, LeaderElectionError>()
       const fail = (error: LeaderElectionError) => Effect.asVoid(Deferred.fail(failed, error))
-      yield* Effect.forkScoped(Effect.catch(watch, fail))
-      yield* Effect.forkScoped(Effect.catch(membership.hold, fail))
+      /** What works for all shards: its failure ends all, and a defect does so loudly. */
+      const background = <R>(effect: Effect.Effect<unknown, LeaderElectionError, R>) =>
+        Effect.forkScoped(
+          Effect.onExit(effect, (exit) =>
+            Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+              ? Deferred.failCause(failed, exit.cause)
+              : Effect.void)
+        )
+      yield* background(watch)
+      yield* background(membership.hold)
       const campaigns = yield* FiberMap.make<string>()
       const logLevel = yield* References.MinimumLogLevel
       const scope = yield* Effect.scope
@@ -492,8 +500,8 @@ const makeGroup = Effect.fnUntraced(function*(
           })
         )
       )
-      yield* Effect.forkScoped(balance)
-      yield* Effect.forkScoped(
+      yield* background(balance)
+      yield* background(
         Stream.runForEach(Stream.isStream(options.shards) ? options.shards : Stream.make(options.shards), (names) => {
           const next = new Set(names)
           const wrong = [...next].find((name) =>
@@ -516,6 +524,7 @@ const makeGroup = Effect.fnUntraced(function*(
   const watch = Effect.gen(function*() {
     while (true) {
       let reportedAt = yield* monotonic
+      let defect: Cause.Cause<never> | undefined
       const changes = Stream.runForEach(
         base.changes({ namespace, name: "" }, undefined),
         (change) =>
@@ -524,7 +533,11 @@ const makeGroup = Effect.fnUntraced(function*(
             if (group.observe(change, now)) {
               touch()
             }
-          })
+          }).pipe(Effect.tapCause((cause) =>
+            Effect.sync(() => {
+              defect = cause
+            })
+          ))
       )
       // This member's own renewals are shown every third of leaseDuration: a watch without them has gone silent.
       const silence = Effect.gen(function*() {
@@ -537,6 +550,10 @@ const makeGroup = Effect.fnUntraced(function*(
         }
       })
       const exit = yield* Effect.exit(Effect.raceFirst(changes, silence))
+      // A defect of the store is a watch that broke; one in what is done about an event is the end.
+      if (defect !== undefined && !Cause.hasInterruptsOnly(defect)) {
+        return yield* Effect.failCause(defect)
+      }
       const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
       if (error?._tag === "Some" && error.value.reason._tag === "LeaseForbidden") {
         return yield* new LeaderElectionError({ reason: new LeaseRefused({ error: error.value }) })

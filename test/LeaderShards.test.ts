@@ -1,5 +1,5 @@
 import { assert, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Exit, Fiber, Metric, Scope, SubscriptionRef } from "effect"
+import { Cause, ConfigProvider, Effect, Exit, Fiber, Metric, Schedule, Scope, Stream, SubscriptionRef } from "effect"
 import { LeaderShards, Leadership } from "effect-kubernetes-leader-election"
 import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
@@ -22,9 +22,12 @@ const makeWorld = Effect.fnUntraced(function*() {
     options: {
       readonly generation?: string
       readonly lead?: (shard: string) => Effect.Effect<unknown, unknown>
+      readonly pod?: { readonly name: string; readonly uid: string }
+      readonly decide?: (request: LeaseFaults.Request) => Fault.Fault | undefined
     } = {}
   ) {
     const faults = yield* LeaseFaults.make(yield* MemoryLeaseStore.make(cluster, { name }))
+    yield* faults.decide(options.decide ?? (() => undefined))
     const scope = yield* Scope.make()
     const own = new Set<string>()
     led.set(name, own)
@@ -32,7 +35,8 @@ const makeWorld = Effect.fnUntraced(function*() {
       group: "tenants",
       namespace: "default",
       identity: name,
-      generation: options.generation ?? "v1"
+      generation: options.generation ?? "v1",
+      pod: options.pod
     }).pipe(Effect.provideService(LeaseStore, faults.store), Scope.provide(scope))
     const fiber = yield* Effect.forkChild(service.run({
       shards,
@@ -289,6 +293,122 @@ it.effect("a member without a Pod takes over a member Lease that another has lef
       yield* TestClock.adjust("1 second")
     }
     assert.strictEqual((yield* members).length, 1)
+  }).pipe(withMetrics))
+
+const joinedOf = Effect.fnUntraced(function*(cluster: MemoryCluster.MemoryCluster["Service"], identity: string) {
+  const leases = yield* cluster.leases()
+  return leases.find(({ holderIdentity, labels: of }) =>
+    holderIdentity === identity && of[LeaderShards.labels.role] === "member"
+  )?.annotations[LeaderShards.annotations.joined]
+})
+
+/** The container of `a` is killed and restarted: its Pod, its identity and its Leases stay. */
+const restart = Effect.fnUntraced(function*(
+  { cluster, replica }: Effect.Success<ReturnType<typeof makeWorld>>,
+  options: {
+    readonly decide?: (request: LeaseFaults.Request) => Fault.Fault | undefined
+    readonly meanwhile?: Effect.Effect<unknown>
+  } = {}
+) {
+  const { uid } = yield* Effect.orDie(cluster.createPod({ namespace: "default", name: "a" }))
+  const pod = { name: "a", uid }
+  const killed = yield* replica("a", names(4), { generation: "old", pod })
+  yield* TestClock.adjust("5 seconds")
+  yield* replica("b", names(4), { generation: "new" })
+  yield* TestClock.adjust("30 seconds")
+  const before = yield* joinedOf(cluster, "a")
+  yield* killed.faults.stall
+  yield* Fiber.interrupt(killed.fiber).pipe(Effect.forkChild)
+  yield* TestClock.adjust("1 second")
+  yield* options.meanwhile ?? Effect.void
+  const added = yield* replica("a", names(4), {
+    generation: "old",
+    pod,
+    ...(options.decide !== undefined && { decide: options.decide })
+  })
+  return { added, before }
+})
+
+it.effect("a container that restarts is at once the member that it was: it writes nothing beside what takes its Lease", () =>
+  Effect.gen(function*() {
+    const world = yield* makeWorld()
+    const { added, before } = yield* restart(world, {
+      decide: ({ verb, write }) =>
+        verb === "patch" && write?.acquireTime !== undefined ? Fault.delayRequest("300 millis") : undefined
+    })
+    yield* TestClock.adjust("3 seconds")
+    assert.isDefined(before)
+    assert.strictEqual(yield* joinedOf(world.cluster, "a"), before)
+    const writes = (yield* added.faults.log).filter(({ key, verb }) => key.name.includes("member") && verb === "patch")
+    assert.strictEqual(writes[0]!.outcome?._tag, "Answered")
+    assert.isTrue(writes.slice(1).every(({ began }) => began >= writes[0]!.ended!))
+    assert.isTrue(yield* added.ready)
+  }).pipe(withMetrics))
+
+it.effect("also where it sees the other Leases of the group only after it has taken its own", () =>
+  Effect.gen(function*() {
+    const world = yield* makeWorld()
+    const { added, before } = yield* restart(world, {
+      decide: ({ key, verb }) => verb === "watch" && key.name === "" ? Fault.delayAnswer("1 second") : undefined
+    })
+    yield* TestClock.adjust("10 seconds")
+    assert.strictEqual(yield* joinedOf(world.cluster, "a"), before)
+    const { members } = yield* added.status
+    assert.deepStrictEqual(members.map(({ generation, identity }) => `${identity} ${generation}`), ["a old", "b new"])
+  }).pipe(withMetrics))
+
+it.effect("what is no version where its own should stand is ignored", () =>
+  Effect.gen(function*() {
+    const world = yield* makeWorld()
+    const { cluster } = world
+    const { added } = yield* restart(world, {
+      meanwhile: Effect.gen(function*() {
+        for (const { holderIdentity, labels: of, name, namespace } of yield* cluster.leases()) {
+          if (holderIdentity === "a" && of[LeaderShards.labels.role] === "member") {
+            yield* cluster.editLease({ namespace, name }, {
+              metadata: { annotations: { [LeaderShards.annotations.joined]: "none of your business" } }
+            })
+          }
+        }
+      }).pipe(Effect.orDie)
+    })
+    yield* TestClock.adjust("3 seconds")
+    assert.match((yield* joinedOf(cluster, "a")) ?? "", /^[0-9]+$/)
+    assert.isTrue(yield* added.ready)
+  }).pipe(withMetrics))
+
+it.effect("a list that changes all the time does not keep a member from coming back after an outage", () =>
+  Effect.gen(function*() {
+    const { cluster, replica } = yield* makeWorld()
+    const lists = Stream.fromSchedule(Schedule.spaced("1 second")).pipe(
+      Stream.map((count) => ["x", `y${count % 2}`])
+    )
+    const { faults } = yield* replica("a", lists)
+    yield* TestClock.adjust("30 seconds")
+    yield* faults.refuse
+    yield* TestClock.adjust("12 seconds")
+    yield* faults.restore
+    yield* TestClock.adjust("20 seconds")
+    const before = (yield* cluster.leases()).find(({ name }) => name.includes("member"))
+    yield* TestClock.adjust("10 seconds")
+    const after = (yield* cluster.leases()).find(({ name }) => name.includes("member"))
+    assert.isAbove(Number(after!.renewTime), Number(before!.renewTime))
+  }).pipe(withMetrics))
+
+it.effect("a defect in what works for all shards ends all, with its cause", () =>
+  Effect.gen(function*() {
+    const { led, replica } = yield* makeWorld()
+    const lists = Stream.concat(
+      Stream.make(["x"]),
+      Stream.fromEffect(Effect.andThen(Effect.sleep("20 seconds"), Effect.die("no list")))
+    )
+    const { fiber } = yield* replica("a", lists)
+    yield* TestClock.adjust("19 seconds")
+    assert.strictEqual(led.get("a")!.size, 1)
+    yield* TestClock.adjust("5 seconds")
+    assert.strictEqual(led.get("a")!.size, 0)
+    const exit = yield* Fiber.await(fiber)
+    assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === "no list")
   }).pipe(withMetrics))
 
 it.effect("bad names are one clear error", () =>

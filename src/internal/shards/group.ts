@@ -161,7 +161,7 @@ export class Group {
       members.push({
         identity: lease.holderIdentity,
         generation: lease.labels[labels.generation] ?? "",
-        joined: version(lease.annotations[annotations.joined]) ?? seen.since,
+        joined: versionIn(lease.annotations[annotations.joined]) ?? seen.since,
         leaving: lease.annotations[annotations.leaving] === "true",
         list: lease.annotations[annotations.list] ?? "",
         lease: lease.name,
@@ -241,5 +241,6 @@ export class Group {
 
 const isMember = ({ labels: of }: LeaseRecord): boolean => of[labels.role] === "member"
 
-const version = (text: string | undefined): bigint | undefined =>
+/** The version that an annotation says; nothing where it is malformed: anybody may have written it. */
+export const versionIn = (text: string | undefined): bigint | undefined =>
   text !== undefined && /^[0-9]{1,20}$/.test(text) ? BigInt(text) : undefined

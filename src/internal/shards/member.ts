@@ -13,9 +13,9 @@ import * as Stream from "effect/Stream"
 import * as LeaderElection from "../../LeaderElection.ts"
 import { LeaderElectionConfig, type Settings } from "../../LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "../../LeaderElectionError.ts"
-import type { LeaseKey, LeaseWrite } from "../../LeaseRecord.ts"
-import { LeaseStore } from "../../LeaseStore.ts"
-import { annotations, type Group, labels, memberLease } from "./group.ts"
+import type { LeaseKey, LeaseRecord, LeaseWrite } from "../../LeaseRecord.ts"
+import { type LeaseResponse, LeaseStore } from "../../LeaseStore.ts"
+import { annotations, type Group, labels, memberLease, versionIn } from "./group.ts"
 
 /** What a member says of itself. */
 export interface Description {
@@ -46,6 +46,13 @@ export const make = (
     let name = memberLease(description.group, settings.identity)
     let joined: bigint | undefined
     let leaving = false
+    /** Whether this process holds the member Lease. That it stands under this identity says less: an earlier one may have. */
+    let held = false
+    const isHeld = () => held
+    /** What was written last, to see whether it still holds. */
+    let written = ""
+    /** What the record says that a take is guarded by, as its election was shown it: `joined`, where it is under this identity. */
+    let joinedBefore: bigint | undefined
     const changed = Latch.makeUnsafe(false)
     const key = (): LeaseKey => ({ namespace: settings.namespace, name })
 
@@ -74,44 +81,74 @@ export const make = (
         changed.openUnsafe()
       }
     }
+    const show = ({ annotations: of, holderIdentity }: LeaseRecord) => {
+      joinedBefore = holderIdentity === settings.identity ? versionIn(of[annotations.joined]) : undefined
+    }
+    const note = ({ lease }: LeaseResponse, own: Record<string, string | null>) =>
+      Effect.sync(() => {
+        show(lease)
+        noteJoined(lease.resourceVersion)
+        written = JSON.stringify(own)
+      })
     const memberStore = LeaseStore.of({
       ...store,
-      create: (key, write) => {
-        joined = undefined
-        return Effect.tap(store.create(key, described(write, present(said()))), ({ lease }) =>
-          Effect.sync(() => noteJoined(lease.resourceVersion)))
-      },
-      patch: (key, resourceVersion, write) => {
-        if (write.acquireTime !== undefined) {
-          // A container that restarts is the member that it was, and no newer one.
-          const before = group.lease(key.name)
-          const own = before?.holderIdentity === settings.identity ? before.annotations[annotations.joined] : undefined
-          joined = own === undefined ? undefined : BigInt(own)
-        }
-        return Effect.tap(store.patch(key, resourceVersion, described(write, said())), ({ lease }) =>
-          Effect.sync(() =>
-            noteJoined(lease.resourceVersion)
-          ))
-      }
+      get: (key) => Effect.tap(store.get(key), ({ lease }) => Effect.sync(() => show(lease))),
+      changes: (key, since) =>
+        Stream.tap(store.changes(key, since), (change) =>
+          Effect.sync(() => {
+            if (change._tag === "Applied") {
+              show(change.lease)
+            }
+          })),
+      create: (key, write) =>
+        Effect.suspend(() => {
+          joined = undefined
+          const own = said()
+          return Effect.tap(store.create(key, described(write, present(own))), (answer) => note(answer, own))
+        }),
+      patch: (key, resourceVersion, write) =>
+        Effect.suspend(() => {
+          if (write.acquireTime !== undefined) {
+            // A container that restarts is the member that it was, and no newer one.
+            joined = joinedBefore
+          }
+          const own = said()
+          return Effect.tap(store.patch(key, resourceVersion, described(write, own)), (answer) => note(answer, own))
+        })
     })
 
-    // One write of what has changed, guarded like every other; the election's own writes say it as well.
+    // One write of what has changed, guarded like every other; the election's own writes say it as well. Only of what is
+    // held: any change of a record that is not would look like a sign of life of its holder.
     const write = Effect.gen(function*() {
-      for (let attempts = 0; attempts < 5; attempts++) {
+      for (let attempts = 0; attempts < 5 && isHeld(); attempts++) {
         const found = yield* store.get(key())
-        if (found.lease.holderIdentity !== settings.identity) {
+        if (!isHeld() || found.lease.holderIdentity !== settings.identity) {
           return
         }
-        const done = yield* store.patch(key(), found.lease.resourceVersion, described({}, said())).pipe(
-          Effect.as(true),
-          Effect.catchIf((error) =>
-            error.reason._tag === "LeaseConflict", () => Effect.succeed(false))
+        const own = said()
+        const answer = yield* store.patch(key(), found.lease.resourceVersion, described({}, own)).pipe(
+          Effect.catchIf((error) => error.reason._tag === "LeaseConflict", () => Effect.undefined)
         )
-        if (done) {
-          return
+        if (answer !== undefined) {
+          return yield* note(answer, own)
         }
       }
-    }).pipe(Effect.timeoutOption(settings.requestTimeout), Effect.ignore)
+    }).pipe(
+      Effect.timeoutOption(settings.requestTimeout),
+      // A defect of the store is a failed attempt; the next renewal says the same.
+      Effect.catchCause(() => Effect.void)
+    )
+
+    const holding = Effect.suspend(() => {
+      held = true
+      // The take was sent a while ago.
+      if (JSON.stringify(said()) !== written) {
+        changed.openUnsafe()
+      }
+      return Effect.never
+    }).pipe(Effect.ensuring(Effect.sync(() => {
+      held = false
+    })))
 
     yield* Effect.gen(function*() {
       while (true) {
@@ -130,7 +167,7 @@ export const make = (
         Effect.provideService(Scope.Scope, scope),
         Effect.flatMap((election) =>
           Effect.raceFirst(
-            election.whileLeadingForever(Effect.never),
+            election.whileLeadingForever(holding),
             // Another one was faster to take over a released member Lease.
             Stream.runDrain(Stream.takeUntil(
               election.changes,
