@@ -145,7 +145,7 @@ export const makeMemory: Effect.Effect<LeaseStore["Service"]> = Effect.sync(() =
   const leases = new Map<string, LeaseRecord>()
   // The newest changes of all Leases, oldest first: what a watch can resume in.
   const history: Array<LeaseRecord> = []
-  const watches = new Map<Queue.Queue<LeaseChange>, string>()
+  const watches = new Map<Queue.Queue<LeaseChange>, (lease: LeaseRecord) => boolean>()
   let version = 0n
 
   const request = <A>(verb: LeaseError["verb"], key: LeaseKey, f: () => A | LeaseErrorReason) =>
@@ -155,14 +155,13 @@ export const makeMemory: Effect.Effect<LeaseStore["Service"]> = Effect.sync(() =
     })
 
   const store = (lease: LeaseRecord): LeaseResponse => {
-    const id = formatKey(lease)
-    leases.set(id, lease)
+    leases.set(formatKey(lease), lease)
     history.push(lease)
     if (history.length > maxHistory) {
       history.shift()
     }
-    for (const [queue, watched] of watches) {
-      if (watched === id) {
+    for (const [queue, isAbout] of watches) {
+      if (isAbout(lease)) {
         Queue.offerUnsafe(queue, { _tag: "Applied", lease })
       }
     }
@@ -192,12 +191,12 @@ export const makeMemory: Effect.Effect<LeaseStore["Service"]> = Effect.sync(() =
       }),
     changes: (key, since) =>
       Stream.unwrap(Effect.gen(function*() {
-        const id = formatKey(key)
+        const isAbout = (lease: LeaseRecord) =>
+          lease.namespace === key.namespace && (key.name === "" || lease.name === key.name)
         const queue = yield* Effect.acquireRelease(
           Queue.unbounded<LeaseChange>(),
           (queue) => Effect.sync(() => watches.delete(queue))
         )
-        const current = leases.get(id)
         const oldest = history[0]?.resourceVersion ?? version + 1n
         if (since !== undefined && since + 1n < oldest) {
           return Stream.fail(
@@ -205,11 +204,11 @@ export const makeMemory: Effect.Effect<LeaseStore["Service"]> = Effect.sync(() =
           )
         }
         const past = since === undefined
-          ? (current === undefined ? [] : [current])
-          : history.filter((lease) => formatKey(lease) === id && lease.resourceVersion > since)
-        const missed = past.map((lease): LeaseChange => ({ _tag: "Applied", lease }))
+          ? [...leases.values()]
+          : history.filter((lease) => lease.resourceVersion > since)
+        const missed = past.filter(isAbout).map((lease): LeaseChange => ({ _tag: "Applied", lease }))
         Queue.offerAllUnsafe(queue, [{ _tag: "Opened" }, ...missed])
-        watches.set(queue, id)
+        watches.set(queue, isAbout)
         return Stream.fromQueue(queue)
       }))
   })
@@ -254,11 +253,12 @@ const emptyLease: Omit<LeaseRecord, "namespace" | "name" | "uid" | "resourceVers
 
 const apply = (
   lease: Omit<LeaseRecord, "resourceVersion">,
-  { annotations, ...write }: LeaseWrite,
+  { annotations, labels, ...write }: LeaseWrite,
   resourceVersion: bigint
 ): LeaseRecord => ({
   ...lease,
   ...write,
+  labels: { ...lease.labels, ...labels },
   annotations: Object.fromEntries(
     Object.entries({ ...lease.annotations, ...annotations }).filter((entry): entry is [string, string] =>
       entry[1] !== null

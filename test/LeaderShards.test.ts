@@ -3,7 +3,7 @@ import { Cause, ConfigProvider, Effect, Exit, Fiber, Metric, Schedule, Scope, St
 import { LeaderShards, Leadership } from "effect-kubernetes-leader-election"
 import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
-import { LeaseStore } from "../src/LeaseStore.ts"
+import { layerMemory, LeaseStore } from "../src/LeaseStore.ts"
 
 const names = (count: number) => Array.from({ length: count }, (_, index) => `t${index}`)
 
@@ -410,6 +410,21 @@ it.effect("a defect in what works for all shards ends all, with its cause", () =
     const exit = yield* Fiber.await(fiber)
     assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === "no list")
   }).pipe(withMetrics))
+
+it.effect("works on Leases in memory", () =>
+  Effect.gen(function*() {
+    const counts = new Map<string, number>()
+    for (const identity of ["a", "b"]) {
+      const service = yield* LeaderShards.make({ group: "tenants", namespace: "default", identity })
+      const count = (change: number) => Effect.sync(() => counts.set(identity, (counts.get(identity) ?? 0) + change))
+      yield* Effect.forkChild(service.run({
+        shards: names(6),
+        lead: () => Effect.acquireRelease(count(1), () => count(-1))
+      }))
+    }
+    yield* TestClock.adjust("30 seconds")
+    assert.deepStrictEqual([...counts.values()], [3, 3])
+  }).pipe(Effect.provide(layerMemory), withMetrics))
 
 it.effect("bad names are one clear error", () =>
   Effect.gen(function*() {

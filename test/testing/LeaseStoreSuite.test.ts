@@ -2,7 +2,7 @@
  * The suite of the `./testing` entry: our own stores pass it, and stores that are broken in one way each do not.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { type Duration, Effect, Stream } from "effect"
+import { type Duration, Effect, Fiber, Stream } from "effect"
 import { LeaseConflict, LeaseError } from "../../src/LeaseError.ts"
 import type { LeaseKey, LeaseRecord } from "../../src/LeaseRecord.ts"
 import { type LeaseChange, type LeaseStore, makeMemory } from "../../src/LeaseStore.ts"
@@ -25,6 +25,26 @@ describe("LeaseStore.makeMemory", () => {
       }
       const error = yield* Effect.flip(Stream.runHead(store.changes(key, 1n)))
       assert.strictEqual(error.reason._tag, "LeaseExpired")
+    }))
+
+  it.effect("a watch without a name shows all Leases of the namespace, and no others", () =>
+    Effect.gen(function*() {
+      const store = yield* makeMemory
+      const create = (namespace: string, name: string) => store.create({ namespace, name }, {})
+      const { resourceVersion } = (yield* create("default", "x")).lease
+      yield* create("other", "x")
+      yield* create("default", "y")
+      const names = (since: bigint | undefined, count: number) =>
+        store.changes({ namespace: "default", name: "" }, since).pipe(
+          Stream.take(count),
+          Stream.map((change) => "lease" in change ? `${change.lease.namespace}/${change.lease.name}` : change._tag),
+          Stream.runCollect
+        )
+      const live = yield* Effect.forkChild(names(undefined, 4), { startImmediately: true })
+      yield* create("other", "z")
+      yield* create("default", "z")
+      assert.deepStrictEqual(yield* Fiber.join(live), ["Opened", "default/x", "default/y", "default/z"])
+      assert.deepStrictEqual(yield* names(resourceVersion, 3), ["Opened", "default/y", "default/z"])
     }))
 })
 

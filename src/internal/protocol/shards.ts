@@ -250,6 +250,14 @@ export const standBack = (retryPeriod: bigint): bigint => (3n * retryPeriod) / 2
  */
 export const memberWindow = (leaseDuration: bigint): bigint => leaseDuration / 2n
 
+/**
+ * The duration of a member's Lease that counts: what it says, but at most four
+ * times one's own. Members that are renewed less often, while leaseDuration is
+ * being changed, count all the same; one that died with a duration of years
+ * does not keep its part for as long.
+ */
+export const memberDuration = (holders: bigint, own: bigint): bigint => holders < 4n * own ? holders : 4n * own
+
 /** For how long membership must not have changed before anything is given on account of balance. */
 export const settleTime = (leaseDuration: bigint): bigint => leaseDuration / 3n
 

@@ -8,7 +8,7 @@ import type { LeaseRecord } from "../../LeaseRecord.ts"
 import type { LeaseChange } from "../../LeaseStore.ts"
 import { isReleased } from "../protocol/decision.ts"
 import { isSignOfLife } from "../protocol/observation.ts"
-import { type Member, memberWindow, type Shard, type View } from "../protocol/shards.ts"
+import { type Member, memberDuration, memberWindow, type Shard, type View } from "../protocol/shards.ts"
 import { holdersDuration } from "../protocol/timing.ts"
 
 const prefix = "effect-kubernetes-leader-election"
@@ -117,8 +117,12 @@ export class Group {
     }
     const same = before !== undefined && before.lease.holderIdentity === lease.holderIdentity
     const renewed = before !== undefined && isSignOfLife(before.lease, lease)
-    if (lease.holderIdentity !== this.options.identity && (lease.renewTime ?? 0n) > this.newestRenewal) {
-      this.newestRenewal = lease.renewTime!
+    const { holderIdentity, renewTime } = lease
+    if (
+      holderIdentity !== "" && holderIdentity !== this.options.identity &&
+      renewTime !== undefined && renewTime > this.newestRenewal
+    ) {
+      this.newestRenewal = renewTime
     }
     this.seen.set(lease.name, {
       lease,
@@ -129,9 +133,9 @@ export class Group {
     return !same || isMember(lease)
   }
 
-  /** The newest record of a Lease. */
-  lease(name: string): LeaseRecord | undefined {
-    return this.seen.get(name)?.lease
+  private duration(lease: LeaseRecord): bigint {
+    const { leaseDuration } = this.options
+    return memberDuration(holdersDuration(lease, leaseDuration), leaseDuration)
   }
 
   /**
@@ -143,31 +147,37 @@ export class Group {
    */
   private isLeftBehind({ lease, renewed }: Seen): boolean {
     return !renewed && lease.holderIdentity !== this.options.identity && lease.renewTime !== undefined &&
-      lease.renewTime + holdersDuration(lease, this.options.leaseDuration) / 1000n < this.newestRenewal
+      lease.renewTime + this.duration(lease) / 1000n < this.newestRenewal
+  }
+
+  private expiresAt({ lease, signOfLifeAt }: Seen): bigint {
+    return signOfLifeAt + memberWindow(this.duration(lease))
   }
 
   /** Members with a sign of life, in the order of their identities. */
   members(now: bigint): ReadonlyArray<SeenMember> {
-    const members: Array<SeenMember> = []
+    // One for each identity: where it stands in several Leases, that which was written last.
+    const found = new Map<string, Seen>()
     for (const seen of this.seen.values()) {
       const { lease } = seen
-      const expiresAt = seen.signOfLifeAt + memberWindow(holdersDuration(lease, this.options.leaseDuration))
+      const other = found.get(lease.holderIdentity)
       if (
-        !isMember(lease) || lease.labels[labels.group] !== this.options.group || lease.holderIdentity === "" ||
-        expiresAt <= now || this.isLeftBehind(seen)
+        isMember(lease) && lease.labels[labels.group] === this.options.group && lease.holderIdentity !== "" &&
+        this.expiresAt(seen) > now && !this.isLeftBehind(seen) &&
+        (other === undefined || other.lease.resourceVersion < lease.resourceVersion)
       ) {
-        continue
+        found.set(lease.holderIdentity, seen)
       }
-      members.push({
-        identity: lease.holderIdentity,
-        generation: lease.labels[labels.generation] ?? "",
-        joined: versionIn(lease.annotations[annotations.joined]) ?? seen.since,
-        leaving: lease.annotations[annotations.leaving] === "true",
-        list: lease.annotations[annotations.list] ?? "",
-        lease: lease.name,
-        expiresAt
-      })
     }
+    const members = Array.from(found, ([identity, seen]): SeenMember => ({
+      identity,
+      generation: seen.lease.labels[labels.generation] ?? "",
+      joined: versionIn(seen.lease.annotations[annotations.joined]) ?? seen.since,
+      leaving: seen.lease.annotations[annotations.leaving] === "true",
+      list: seen.lease.annotations[annotations.list] ?? "",
+      lease: seen.lease.name,
+      expiresAt: this.expiresAt(seen)
+    }))
     members.sort((a, b) => a.identity < b.identity ? -1 : 1)
     const membership = members.map(({ generation, identity, leaving }) => `${identity} ${generation} ${leaving}`).join()
     if (membership !== this.membership) {

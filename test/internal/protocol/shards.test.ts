@@ -5,6 +5,7 @@ import {
   givesAtOnce,
   givesNow,
   type Member,
+  memberDuration,
   memberWindow,
   newestGeneration,
   plan,
@@ -275,6 +276,14 @@ describe("memberWindow", () => {
     // Renewed a third before the others at most.
     assert.isTrue(window > seconds(5))
     assert.isTrue(window < seconds(10))
+  })
+})
+
+describe("memberDuration", () => {
+  it("is the holder's, up to four times one's own", () => {
+    assert.strictEqual(memberDuration(seconds(5), seconds(15)), seconds(5))
+    assert.strictEqual(memberDuration(seconds(60), seconds(15)), seconds(60))
+    assert.strictEqual(memberDuration(seconds(61), seconds(15)), seconds(60))
   })
 })
 

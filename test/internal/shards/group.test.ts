@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Group, labels, memberLease, shardLease } from "../../../src/internal/shards/group.ts"
+import { annotations, Group, labels, memberLease, shardLease } from "../../../src/internal/shards/group.ts"
 import type { LeaseRecord } from "../../../src/LeaseRecord.ts"
 import { lease as record, seconds } from "../../utils/leases.ts"
 
@@ -89,5 +89,44 @@ describe("members", () => {
     shown(group, member("a", 1, 100), seconds(1))
     assert.deepStrictEqual(identities(group, seconds(8)), ["a"])
     assert.deepStrictEqual(identities(group, seconds(9)), [])
+  })
+
+  it("one that died with a duration of years is none for long, nor to one that starts later", () => {
+    const ghost = { ...member("ghost", 1, 100), leaseDurationSeconds: 2_147_483_647 }
+    const group = make()
+    shown(group, ghost)
+    assert.deepStrictEqual(identities(group, seconds(29)), ["ghost"])
+    assert.deepStrictEqual(identities(group, seconds(30)), [])
+    const later = make()
+    shown(later, ghost)
+    shown(later, member("alive", 2, 161))
+    assert.deepStrictEqual(identities(later, 1n), ["alive"])
+  })
+
+  it("one whose duration is longer than this one's counts from renewal to renewal", () => {
+    const group = make()
+    shown(group, { ...member("a", 1, 100), leaseDurationSeconds: 60 })
+    assert.deepStrictEqual(identities(group, seconds(20)), ["a"])
+  })
+
+  it("an identity that stands in several Leases is one, as written last", () => {
+    const group = make()
+    const other = {
+      ...member("a", 5, 100),
+      name: memberLease("tenants", "b"),
+      annotations: { [annotations.list]: "new" }
+    }
+    shown(group, other)
+    shown(group, member("a", 4, 100))
+    assert.deepStrictEqual(group.members(1n).map(({ identity, list }) => `${identity} ${list}`), ["a new"])
+    shown(group, member("a", 6, 100))
+    assert.deepStrictEqual(group.members(1n).map(({ identity, list }) => `${identity} ${list}`), ["a "])
+  })
+
+  it("what this one released says nothing about the others", () => {
+    const group = make()
+    shown(group, member("a", 1, 100))
+    shown(group, { ...shard(2, ""), renewTime: 5_000_000_000n })
+    assert.deepStrictEqual(identities(group, 1n), ["a"])
   })
 })
