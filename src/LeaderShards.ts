@@ -613,8 +613,9 @@ const updateMetrics = ({ leads, members, shards }: Status, attributes: Record<st
  *
  * 1. The replica becomes a member: it holds a Lease of its own, which the others
  *    see before it leads anything.
- * 2. It campaigns for every shard, and leaves to others what is theirs: free
- *    shards go to the members that lead fewest, within one.
+ * 2. It campaigns for every shard, and leaves to others what is theirs: a free
+ *    shard goes to that member of those below their number that ranks highest
+ *    for it.
  * 3. A member that leads more than its part gives up shards in good order, a few at a
  *    time, when the members have not changed for leaseDuration / 3.
  * 4. When it is interrupted, it says that it leaves, ends all programs at once,
@@ -625,8 +626,11 @@ const updateMetrics = ({ leads, members, shards }: Status, attributes: Record<st
  * - At most one leader of a shard, as for every election here.
  * - At rest, with L shards and P members, each leads ⌊L/P⌋ or ⌈L/P⌉, and nothing
  *   moves.
- * - A free shard is led within two retryPeriods, whatever the members think of
- *   balance.
+ * - A free shard is taken within three retryPeriods and the time of a few
+ *   requests, whatever the members think of balance. That is where they have
+ *   only just started, on a server that is slow; two and a half where one
+ *   member gave it up to another that died before it took it; else one at most,
+ *   and mostly none.
  *
  * **Errors**
  *
@@ -662,7 +666,8 @@ export const ready: Effect.Effect<boolean, never, LeaderShards> = LeaderShards.u
 
 /**
  * Gives up everything in good order, a few shards at a time, and takes nothing
- * any more as long as another member stays. Ends when nothing is led here.
+ * any more as long as another member stays. Ends when nothing is led here: while
+ * no other member stays nothing is given up, and a sole member's does not end.
  *
  * @category running
  * @since 0.2.0
