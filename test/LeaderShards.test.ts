@@ -411,6 +411,21 @@ it.effect("a defect in what works for all shards ends all, with its cause", () =
     assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === "no list")
   }).pipe(withMetrics))
 
+it.effect("members see each other also after etcd was restored from a backup", () =>
+  Effect.gen(function*() {
+    const { cluster, counts, replica } = yield* makeWorld()
+    const members = yield* Effect.forEach(["a", "b"], (name) => replica(name, names(4)))
+    yield* TestClock.adjust("30 seconds")
+    const backup = yield* cluster.snapshot
+    yield* TestClock.adjust("2 minutes")
+    yield* cluster.restore(backup)
+    yield* TestClock.adjust("15 seconds")
+    for (const { status } of members) {
+      assert.deepStrictEqual((yield* status).members.map(({ identity }) => identity), ["a", "b"])
+    }
+    assert.deepStrictEqual(counts(), [2, 2])
+  }).pipe(withMetrics))
+
 it.effect("works on Leases in memory", () =>
   Effect.gen(function*() {
     const counts = new Map<string, number>()

@@ -83,6 +83,9 @@ export class Group {
   private readonly claims = new Map<string, bigint>()
   /** Leases that an election has found free before the watch of the group has shown it. */
   private readonly free = new Set<string>()
+  /** What the watch, begun anew without its past, has not shown again yet. */
+  private stale = new Set<string>()
+  private openedAt = 0n
   private membership = ""
   /** The latest renewTime of a Lease that another holds. */
   private newestRenewal = 0n
@@ -97,14 +100,42 @@ export class Group {
     return lease.labels[labels.group] === this.options.group || lease.name.startsWith(`${this.options.group}-`)
   }
 
+  /**
+   * Whether it says nothing new. What a watch shows first replaces what is known,
+   * whatever its version: after etcd was restored versions have stepped back.
+   */
+  private isOld(
+    { _tag, lease }: Exclude<LeaseChange, { _tag: "Opened" | "Bookmark" }>,
+    before: Seen | undefined
+  ): boolean {
+    const stale = this.stale.delete(lease.name)
+    return before !== undefined && (stale
+      ? _tag === "Applied" && lease.resourceVersion === before.lease.resourceVersion &&
+        !isSignOfLife(before.lease, lease)
+      : lease.resourceVersion <= before.lease.resourceVersion)
+  }
+
+  /** Forgets what was deleted while no watch was open: a watch that has been open for so long would have shown it. */
+  private forgetDeleted(now: bigint): void {
+    if (now >= this.openedAt + this.options.leaseDuration) {
+      this.stale.forEach((name) => this.seen.delete(name))
+      this.stale.clear()
+    }
+  }
+
   /** Whether the change matters to the group: more than one more renewal. */
   observe(change: LeaseChange, now: bigint): boolean {
+    if (change._tag === "Opened") {
+      this.stale = new Set(this.seen.keys())
+      this.openedAt = now
+      return false
+    }
     if (change._tag !== "Applied" && change._tag !== "Deleted") {
       return false
     }
     const { lease } = change
     const before = this.seen.get(lease.name)
-    if (!this.belongs(lease) || (before !== undefined && lease.resourceVersion <= before.lease.resourceVersion)) {
+    if (!this.belongs(lease) || this.isOld(change, before)) {
       return false
     }
     // That it was released may be shown after one's own claim on it.
@@ -156,6 +187,7 @@ export class Group {
 
   /** Members with a sign of life, in the order of their identities. */
   members(now: bigint): ReadonlyArray<SeenMember> {
+    this.forgetDeleted(now)
     // One for each identity: where it stands in several Leases, that which was written last.
     const found = new Map<string, Seen>()
     for (const seen of this.seen.values()) {

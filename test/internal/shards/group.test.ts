@@ -130,3 +130,60 @@ describe("members", () => {
     assert.deepStrictEqual(identities(group, 1n), ["a"])
   })
 })
+
+describe("a watch that begins anew", () => {
+  const opened = (group: Group, now: bigint) => group.observe({ _tag: "Opened" }, now)
+
+  it("replaces what is known, where versions have stepped back", () => {
+    const group = make()
+    shown(group, member("a", 10, 100))
+    shown(group, shard(11, "a"))
+    opened(group, seconds(20))
+    assert.isTrue(shown(group, member("a", 4, 90), seconds(20)))
+    assert.isTrue(shown(group, shard(5, "b"), seconds(20)))
+    assert.deepStrictEqual(identities(group, seconds(21)), ["a"])
+    assert.strictEqual(group.holder(s1, seconds(21)), "b")
+    // From there on versions count again.
+    assert.isTrue(shown(group, shard(6, "a"), seconds(21)))
+    assert.isFalse(shown(group, shard(5, "b"), seconds(21)))
+    assert.strictEqual(group.holder(s1, seconds(21)), "a")
+  })
+
+  it("also where a deletion is what it shows first", () => {
+    const group = make()
+    shown(group, member("a", 10, 100))
+    assert.isFalse(group.observe({ _tag: "Deleted", lease: member("a", 4, 90) }, 1n))
+    opened(group, 2n)
+    assert.isTrue(group.observe({ _tag: "Deleted", lease: member("a", 4, 90) }, 2n))
+    assert.deepStrictEqual(identities(group, 2n), [])
+  })
+
+  it("shows no sign of life with what is known already, nor that a Lease is taken which was found free since", () => {
+    const group = make()
+    shown(group, member("a", 1, 100))
+    shown(group, shard(2, "a"))
+    group.found(s1)
+    opened(group, seconds(5))
+    assert.isFalse(shown(group, member("a", 1, 100), seconds(5)))
+    shown(group, shard(2, "a"), seconds(5))
+    assert.deepStrictEqual(identities(group, seconds(8)), [])
+    assert.isUndefined(group.holder(s1, seconds(5)))
+  })
+
+  it("leaves out what was deleted meanwhile: that is forgotten after leaseDuration", () => {
+    const group = make()
+    const released = (identity: string): LeaseRecord => ({
+      ...member(identity, 1, 100),
+      holderIdentity: "",
+      leaseDurationSeconds: 1
+    })
+    shown(group, released("a"))
+    shown(group, released("b"))
+    opened(group, seconds(20))
+    shown(group, released("b"), seconds(20))
+    group.members(seconds(34))
+    assert.strictEqual(group.releasedMembers().length, 2)
+    group.members(seconds(35))
+    assert.deepStrictEqual(group.releasedMembers(), [memberLease("tenants", "b")])
+  })
+})
