@@ -145,7 +145,7 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     name: "what a dead member left behind counts as a member to a newcomer",
     seenIn: "the first version of this code",
     within: 500,
-    edits: [shipped("internal/shards/group.ts", "expiresAt <= now || this.isLeftBehind(seen)", "expiresAt <= now")]
+    edits: [shipped("internal/shards/group.ts", " && !this.isLeftBehind(seen) &&", " &&")]
   },
   {
     name: "a member counts from the first shard that it leads",
@@ -154,9 +154,9 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     edits: [
       shipped(
         "internal/shards/group.ts",
-        "        expiresAt <= now || this.isLeftBehind(seen)\n      ) {",
-        "        expiresAt <= now || this.isLeftBehind(seen) || (lease.holderIdentity !== this.options.identity && " +
-          "![...this.seen.values()].some((other) => !isMember(other.lease) && other.lease.holderIdentity === lease.holderIdentity))\n      ) {"
+        " && !this.isLeftBehind(seen) &&",
+        " && !this.isLeftBehind(seen) && (lease.holderIdentity === this.options.identity || " +
+          "[...this.seen.values()].some((other) => !isMember(other.lease) && other.lease.holderIdentity === lease.holderIdentity)) &&"
       )
     ]
   }
