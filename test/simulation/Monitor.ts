@@ -88,7 +88,7 @@ export class Monitor {
   /** True times of the last write by the record's holder, and of the last change at all. */
   private holderWroteAt = 0
   /** The duration that the last holder has written to this object, in seconds. */
-  private heldFor = 0
+  heldFor = 0
   private changedAt = 0
   private lastToken = 0n
   /** True time of the last write of each process that was committed. */

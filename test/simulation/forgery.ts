@@ -64,7 +64,7 @@ export const putBack = (simulation: Simulation, record: LeaseRecord): void => {
   simulation.fault("a record put back", timing.leaseDuration)
   world.note("fault", () => `what stood there as v${record.resourceVersion} is put back${salted ? ", nearly" : ""}`)
   // With a shorter duration than its holder wrote it would be a forged one.
-  const leaseDurationSeconds = Math.max(monitor.shortened() ?? 0, record.leaseDurationSeconds ?? 0) || undefined
+  const leaseDurationSeconds = Math.max(monitor.heldFor, record.leaseDurationSeconds ?? 0) || undefined
   const body = bodyOf({ ...record, leaseDurationSeconds }, salted ? BigInt(monitor.nextSalt()) : 0n)
   simulation.foreign(cluster.putLease(key, body))
   monitor.onForged()

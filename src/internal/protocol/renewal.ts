@@ -117,9 +117,11 @@ export const committed = (claim: Claim, attempt: Attempts.Request, lease: LeaseR
  * *that* attempt. Anything else newer (a label, an older write of ours) extends
  * nothing.
  *
- * Once the term is lost, our name and instance are not enough: others may have
- * led since, unseen here, and somebody may have put our name over theirs. To
- * renew that record, or to release it, would be to act on their Lease.
+ * Once the term is lost, or nothing has succeeded for leaseDuration, our name
+ * and instance are not enough: others may have led since, unseen here, and
+ * somebody may have put our name, or our last record, over theirs. To renew that
+ * record, or to release it, would be to act on their Lease. Within its validity
+ * an edit of a term that was lost otherwise (a step-down) is still an edit.
  */
 export const observed = (claim: Claim, observation: Observation): Claim => {
   if (claim.gone !== undefined) {
@@ -134,8 +136,11 @@ export const observed = (claim: Claim, observation: Observation): Claim => {
     return claim
   }
   const shown = Attempts.shownBy(Attempts.recognised(claim.renewals), lease)
-  if (claim.lost !== undefined && shown === undefined && lease.renewTime !== claim.lease.renewTime) {
-    return { ...claim, gone: "LeaseTaken" }
+  const mayBeAnothers = claim.lost === "RenewDeadlineExceeded" ||
+    observation.changedAt - claim.validFrom.monotonic >= claim.candidate.leaseDuration ||
+    (claim.lost !== undefined && lease.renewTime !== claim.lease.renewTime)
+  if (shown === undefined && mayBeAnothers) {
+    return lose({ ...claim, gone: "LeaseTaken" }, "RenewDeadlineExceeded")
   }
   const known = { ...claim, lease, mustRead: false, renewals: Attempts.living(claim.renewals, lease) }
   const next = shown === undefined ? known : extend(known, shown, lease.resourceVersion)

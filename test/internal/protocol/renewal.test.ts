@@ -183,13 +183,37 @@ describe("observed", () => {
     assert.deepStrictEqual([gone.lost, gone.gone], ["RenewDeadlineExceeded", "LeaseDeleted"])
   })
 
-  it("after the loss of the term our name and instance over a renewTime that we did not write are not ours", () => {
-    const lost = Renewal.lose(attempted(leading, 5), "RenewDeadlineExceeded")
-    const gone = Renewal.observed(lost, seen(mine(30n, 99)))
-    assert.deepStrictEqual([gone.lost, gone.gone], ["RenewDeadlineExceeded", "LeaseTaken"])
-    // An edit of what we wrote, and a write of ours that is read back, are.
-    assert.strictEqual(Renewal.observed(lost, seen(mine(30n, 1))).gone, undefined)
-    assert.strictEqual(Renewal.observed(lost, seen(mine(30n, 2))).gone, undefined)
+  describe("a newer record of ours, once the Lease may have been another's", () => {
+    const at = (lease: LeaseRecord, changedAt: number): Observation => ({
+      ...seen(lease),
+      changedAt: seconds(changedAt)
+    })
+    const claim = attempted(leading, 5)
+    const table: ReadonlyArray<[string, Renewal.Claim, renewedBy: number, changedAt: number, LossReason | undefined]> =
+      [
+        ["lost by deadline, edited or put back", Renewal.lose(claim, "RenewDeadlineExceeded"), 1, 11, "LeaseTaken"],
+        ["lost by deadline, unknown", Renewal.lose(claim, "RenewDeadlineExceeded"), 99, 11, "LeaseTaken"],
+        ["lost by deadline, read back", Renewal.lose(claim, "RenewDeadlineExceeded"), 2, 11, undefined],
+        ["stepped down, edited", Renewal.lose(claim, "SteppedDown"), 1, 14.999, undefined],
+        ["stepped down, unknown", Renewal.lose(claim, "SteppedDown"), 99, 11, "LeaseTaken"],
+        [
+          "stepped down, edited or put back after leaseDuration",
+          Renewal.lose(claim, "SteppedDown"),
+          1,
+          15,
+          "LeaseTaken"
+        ],
+        ["ended, edited", Renewal.end(claim), 1, 14.999, undefined],
+        ["ended, edited or put back after leaseDuration", Renewal.end(claim), 1, 15, "LeaseTaken"],
+        ["ended, read back after leaseDuration", Renewal.end(claim), 2, 15, undefined]
+      ]
+    for (const [what, of, renewedBy, changedAt, expected] of table) {
+      it(`${what}: ${expected ?? "ours"}`, () => {
+        const after = Renewal.observed(of, at(mine(30n, renewedBy), changedAt))
+        assert.strictEqual(after.gone, expected)
+        assert.strictEqual(after.lost, of.lost ?? (expected === undefined ? undefined : "RenewDeadlineExceeded"))
+      })
+    }
   })
 
   it("a request to step down counts in a term, and for this instance", () => {
