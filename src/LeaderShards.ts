@@ -252,16 +252,20 @@ const makeGroup = Effect.fnUntraced(function*(
   const standBackUntil = new Map<string, bigint>()
   const running = new Set<string>()
   const changed = Latch.makeUnsafe(false)
-  let planned: { readonly plan: Rule.Plan; readonly at: bigint } | undefined
-  const touch = () => {
-    planned = undefined
-    changed.openUnsafe()
-  }
+  let planned: { readonly plan: Rule.Plan; readonly at: bigint; readonly revision: number } | undefined
+  const touch = () => changed.openUnsafe()
+  // Hundreds of elections look at it in a moment, on the loop that must also renew. Nothing tells when a Lease runs out, so
+  // it is kept no longer than until the next look.
   const planAt = (now: bigint): Rule.Plan => {
-    if (planned === undefined || planned.at !== now) {
-      planned = { plan: Rule.plan(group.view(list, now)), at: now }
+    if (planned?.revision !== group.revision || now - planned.at >= retryPeriod / 8n) {
+      planned = { plan: Rule.plan(group.view(list, now)), at: now, revision: group.revision }
     }
     return planned.plan
+  }
+  const setList = (next: ReadonlySet<string>) => {
+    list = next
+    planned = undefined
+    touch()
   }
   const membership = yield* Member.make(base, settings, group, {
     group: groupName,
@@ -283,25 +287,23 @@ const makeGroup = Effect.fnUntraced(function*(
   // Another one was faster, and the watch of the group may have shown it before the election saw the Lease free.
   const taking = <A>(lease: string, request: Effect.Effect<A, LeaseError>) =>
     Effect.tapError(request, ({ reason }) =>
-      Effect.sync(() => {
-        if (reason._tag === "LeaseConflict") {
-          group.refused(lease)
+      reason._tag === "LeaseConflict"
+        ? Effect.map(monotonic, (now) => {
+          group.refused(lease, now)
           touch()
-        }
-      }))
+        })
+        : Effect.void)
   const { name: _, ...shared } = settings
   const elections = yield* LeaderElections.make(shared).pipe(Effect.provideService(LeaseStore, store))
 
   /** What balance asks of a candidate whose shard is free. */
   const deference = (shard: string) => (since: bigint, now: bigint): bigint => {
     const lease = shardLease(groupName, shard)
-    group.found(lease)
-    planned = undefined
+    group.found(lease, now)
     const turn = Rule.turnOf(planAt(now), self(), shard)
     const asked = Rule.deference(turn === "Never" ? "Last" : turn, since, joinedAt ?? now, retryPeriod)
     if (since + asked <= now) {
-      group.claim(lease, now + retryPeriod)
-      planned = undefined
+      group.claim(lease, now, now + retryPeriod)
       return asked
     }
     // What follows from changes elsewhere is seen at the next look.
@@ -457,7 +459,6 @@ const makeGroup = Effect.fnUntraced(function*(
               standBackUntil.delete(shard)
             }
           }
-          planned = undefined
           const since = now - group.changedAt
           for (const shard of Rule.givesNow(planAt(now), self(), new Set(giving.keys()), since, leaseDuration)) {
             if (FiberMap.hasUnsafe(campaigns, shard) && !ending.has(shard)) {
@@ -495,7 +496,7 @@ const makeGroup = Effect.fnUntraced(function*(
           // The programs do not wait long for a server that does not answer.
           Effect.timeoutOption(membership.leave, Duration.divideUnsafe(settings.retryPeriod, 4)),
           Effect.suspend(() => {
-            list = new Set()
+            setList(new Set())
             return FiberMap.clear(campaigns)
           })
         )
@@ -512,8 +513,7 @@ const makeGroup = Effect.fnUntraced(function*(
               `shard "${wrong}" cannot be part of a Lease's name: give lower-case letters, digits, "-" and ".", not "member-…"`
             ))
           }
-          list = next
-          touch()
+          setList(next)
           return membership.describe
         })
       )

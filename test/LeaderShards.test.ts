@@ -1,8 +1,9 @@
-import { assert, it } from "@effect/vitest"
+import { assert, it, vi } from "@effect/vitest"
 import { Cause, ConfigProvider, Effect, Exit, Fiber, Metric, Schedule, Scope, Stream, SubscriptionRef } from "effect"
 import { LeaderShards, Leadership } from "effect-kubernetes-leader-election"
 import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
+import { Group } from "../src/internal/shards/group.ts"
 import { layerMemory, LeaseStore } from "../src/LeaseStore.ts"
 
 const names = (count: number) => Array.from({ length: count }, (_, index) => `t${index}`)
@@ -424,6 +425,23 @@ it.effect("members see each other also after etcd was restored from a backup", (
       assert.deepStrictEqual((yield* status).members.map(({ identity }) => identity), ["a", "b"])
     }
     assert.deepStrictEqual(counts(), [2, 2])
+  }).pipe(withMetrics))
+
+it.effect("what is planned serves all shards that look at it in a moment", () =>
+  Effect.gen(function*() {
+    const { counts, led, replica } = yield* makeWorld()
+    const [first] = yield* Effect.forEach(["a", "b", "c", "d"], (name) => replica(name, names(80)))
+    yield* TestClock.adjust("30 seconds")
+    const views = vi.spyOn(Group.prototype, "view")
+    yield* first!.faults.stall
+    yield* TestClock.adjust("15 seconds")
+    led.delete("a")
+    yield* TestClock.adjust("2 seconds")
+    assert.deepStrictEqual(counts().toSorted(), [26, 27, 27])
+    const { length } = views.mock.calls
+    views.mockRestore()
+    // Of all four, in 17 seconds: each of them looks at each of 20 shards several times.
+    assert.isBelow(length, 500)
   }).pipe(withMetrics))
 
 it.effect("works on Leases in memory", () =>

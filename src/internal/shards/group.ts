@@ -91,6 +91,8 @@ export class Group {
   private newestRenewal = 0n
   /** When the members last changed. */
   changedAt = 0n
+  /** Counts the changes of what {@link view} shows, but that time has passed. */
+  revision = 0
 
   constructor(options: Options) {
     this.options = options
@@ -117,7 +119,8 @@ export class Group {
 
   /** Forgets what was deleted while no watch was open: a watch that has been open for so long would have shown it. */
   private forgetDeleted(now: bigint): void {
-    if (now >= this.openedAt + this.options.leaseDuration) {
+    if (this.stale.size > 0 && now >= this.openedAt + this.options.leaseDuration) {
+      this.revision++
       this.stale.forEach((name) => this.seen.delete(name))
       this.stale.clear()
     }
@@ -138,12 +141,14 @@ export class Group {
     if (!this.belongs(lease) || this.isOld(change, before)) {
       return false
     }
+    const holder = this.holder(lease.name, now)
     // That it was released may be shown after one's own claim on it.
     if (lease.holderIdentity !== "") {
       this.claims.delete(lease.name)
     }
     this.free.delete(lease.name)
     if (change._tag === "Deleted") {
+      this.revision++
       return this.seen.delete(lease.name)
     }
     const same = before !== undefined && before.lease.holderIdentity === lease.holderIdentity
@@ -161,6 +166,11 @@ export class Group {
       renewed: renewed || before?.renewed === true,
       since: same ? before.since : lease.resourceVersion
     })
+    const after = this.holder(lease.name, now)
+    // Those that are free have an order: that of their versions.
+    if (isMember(lease) || after !== holder || after === undefined) {
+      this.revision++
+    }
     return !same || isMember(lease)
   }
 
@@ -215,24 +225,36 @@ export class Group {
     if (membership !== this.membership) {
       this.membership = membership
       this.changedAt = now
+      this.revision++
     }
     return members
   }
 
+  /** Does something to what is known of a Lease, and counts it where the Lease has another holder then. */
+  private change(lease: string, now: bigint, f: () => void): void {
+    const before = this.holder(lease, now)
+    f()
+    if (this.holder(lease, now) !== before) {
+      this.revision++
+    }
+  }
+
   /** Counts a shard as one's own until its Lease shows a holder: answers and events come in any order. */
-  claim(lease: string, until: bigint): void {
-    this.claims.set(lease, until)
+  claim(lease: string, now: bigint, until: bigint): void {
+    this.change(lease, now, () => this.claims.set(lease, until))
   }
 
   /** Counts a shard as free until its Lease changes: its election has found that first. */
-  found(lease: string): void {
-    this.free.add(lease)
+  found(lease: string, now: bigint): void {
+    this.change(lease, now, () => this.free.add(lease))
   }
 
   /** Another took it: what its Lease showed last counts again. */
-  refused(lease: string): void {
-    this.claims.delete(lease)
-    this.free.delete(lease)
+  refused(lease: string, now: bigint): void {
+    this.change(lease, now, () => {
+      this.claims.delete(lease)
+      this.free.delete(lease)
+    })
   }
 
   /** The holder of a shard that is led, as far as this member can see. */

@@ -35,7 +35,7 @@ describe("what a member is about to take", () => {
     const group = make()
     shown(group, shard(1, ""))
     assert.isUndefined(group.holder(s1, 0n))
-    group.claim(s1, seconds(2))
+    group.claim(s1, 0n, seconds(2))
     assert.strictEqual(group.holder(s1, seconds(1)), "me")
     assert.deepStrictEqual(group.view(new Set(["s1"]), seconds(1)).shards.map(({ holder }) => holder), ["me"])
     assert.isUndefined(group.holder(s1, seconds(2)))
@@ -43,7 +43,7 @@ describe("what a member is about to take", () => {
 
   it("also where the release is shown later, but not once a holder is", () => {
     const group = make()
-    group.claim(s1, seconds(2))
+    group.claim(s1, 0n, seconds(2))
     shown(group, shard(1, ""))
     assert.strictEqual(group.holder(s1, seconds(1)), "me")
     shown(group, shard(2, "other"))
@@ -53,10 +53,10 @@ describe("what a member is about to take", () => {
   it("no longer once another one was faster, which may have been shown before", () => {
     const group = make()
     shown(group, shard(2, "other"))
-    group.found(s1)
-    group.claim(s1, seconds(2))
+    group.found(s1, 0n)
+    group.claim(s1, 0n, seconds(2))
     assert.strictEqual(group.holder(s1, seconds(1)), "me")
-    group.refused(s1)
+    group.refused(s1, 0n)
     assert.strictEqual(group.holder(s1, seconds(1)), "other")
   })
 })
@@ -162,7 +162,7 @@ describe("a watch that begins anew", () => {
     const group = make()
     shown(group, member("a", 1, 100))
     shown(group, shard(2, "a"))
-    group.found(s1)
+    group.found(s1, 0n)
     opened(group, seconds(5))
     assert.isFalse(shown(group, member("a", 1, 100), seconds(5)))
     shown(group, shard(2, "a"), seconds(5))
@@ -185,5 +185,37 @@ describe("a watch that begins anew", () => {
     assert.strictEqual(group.releasedMembers().length, 2)
     group.members(seconds(35))
     assert.deepStrictEqual(group.releasedMembers(), [memberLease("tenants", "b")])
+  })
+})
+
+describe("the revision", () => {
+  it("changes with whatever the view shows, and with nothing else", () => {
+    const group = make()
+    const changes = (f: () => unknown): boolean => {
+      const before = group.revision
+      f()
+      return group.revision !== before
+    }
+    const renewed = (lease: LeaseRecord, version: number): LeaseRecord => ({
+      ...lease,
+      resourceVersion: BigInt(version),
+      renewTime: BigInt(version)
+    })
+    assert.isTrue(changes(() => shown(group, shard(1, "a"))))
+    assert.isFalse(changes(() => shown(group, renewed(shard(1, "a"), 2))))
+    assert.isTrue(changes(() => group.found(s1, 0n)))
+    assert.isFalse(changes(() => group.found(s1, 0n)))
+    assert.isTrue(changes(() => group.claim(s1, 0n, seconds(2))))
+    assert.isTrue(changes(() => group.refused(s1, 0n)))
+    assert.isTrue(changes(() => shown(group, shard(3, ""))))
+    // Free ones have an order.
+    assert.isTrue(changes(() => shown(group, shard(4, ""))))
+    assert.isTrue(changes(() => group.claim(s1, 0n, seconds(2))))
+    assert.isFalse(changes(() => shown(group, shard(5, "me"))))
+    assert.isTrue(changes(() => shown(group, member("a", 6, 100))))
+    assert.isTrue(changes(() => group.members(seconds(1))))
+    assert.isFalse(changes(() => group.members(seconds(2))))
+    assert.isTrue(changes(() => group.members(seconds(8))))
+    assert.isTrue(changes(() => group.observe({ _tag: "Deleted", lease: shard(7, "me") }, seconds(8))))
   })
 })
