@@ -126,7 +126,7 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
   {
     name: "what another one took first counts as one's own for a while",
     seenIn: "the first version of this code",
-    within: 2000,
+    within: 1000,
     edits: [shipped("internal/shards/group.ts", "      this.claims.delete(lease)\n      this.free.delete(lease)\n", "")]
   },
   {
