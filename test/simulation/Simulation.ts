@@ -278,7 +278,8 @@ export class Simulation {
       const { renewInterval } = leader?.incarnation.candidate.options.settings ?? {}
       const renewals = renewInterval === undefined ? 0 : (duration * process.options.rate) / nanos(renewInterval)
       const limit = leader?.process === process
-        ? (renewals + monitor.confirms - confirms + 2) *
+        // A confirmation that is asked for while a renewal is under way conflicts with it, and is written again.
+        ? (renewals + 2 * (monitor.confirms - confirms) + 2) *
           (this.relabelled ? 4 : this.profile.settings === undefined ? 1 : 3)
         : (1.3 * duration * process.options.rate) / this.pollPeriod() + 8
       if (requests > limit) {
