@@ -115,6 +115,11 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
         "internal/protocol/timing.ts",
         "leaseDurationSeconds === undefined ? leaseDuration",
         "leaseDurationSeconds !== 1 ? leaseDuration"
+      ),
+      edit(
+        "internal/protocol/timing.ts",
+        "const least = BigInt(observation.heldFor) * 1_000_000_000n",
+        "const least = BigInt(observation.heldFor) * 0n"
       )
     ]
   },
@@ -135,7 +140,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     name: "a duration that was shortened by hand is believed",
     seenIn: "client-go, and the first version of this library",
     within: 500,
-    among: ["usual"],
+    among: ["forgery"],
     edits: [
       edit(
         "internal/protocol/timing.ts",
@@ -400,6 +405,12 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
         "internal/election/campaign.ts",
         "until: claim.validFrom.monotonic + timing.renewDeadline",
         "until: moment.monotonic + timing.renewDeadline"
+      ),
+      // Since then what was put back is another's for a second reason.
+      edit(
+        "internal/protocol/renewal.ts",
+        "claim.validFrom.monotonic >= claim.candidate.leaseDuration",
+        "claim.validFrom.monotonic < 0n"
       )
     ]
   },

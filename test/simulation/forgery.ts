@@ -275,6 +275,26 @@ const deleteBeside: Act = (simulation) => {
   })
 }
 
+/** Somebody shortens the duration of a leader that is cut off, and that all others have seen. */
+const shortenBeside: Act = (simulation) => {
+  const { clientGo, cluster, dice, monitor, timing, world } = simulation
+  const leader = monitor.leader()
+  // client-go believes it.
+  if (leader === undefined || clientGo !== undefined) {
+    return
+  }
+  cut(simulation, leader.incarnation, 0.7)
+  const { record } = monitor
+  world.after(dice.scale(0.001, 0.3) * timing.leaseDuration, () => {
+    if (monitor.isSeenByAll() && monitor.record?.resourceVersion === record?.resourceVersion) {
+      const leaseDurationSeconds = dice.int(2, record?.leaseDurationSeconds ?? 2)
+      simulation.fault("a duration shortened", timing.leaseDuration)
+      world.note("fault", () => `leaseDurationSeconds is made ${leaseDurationSeconds}, while the leader is cut off`)
+      simulation.foreign(cluster.editLease(key, { spec: { leaseDurationSeconds } }))
+    }
+  })
+}
+
 /** The container of who holds a young Lease is started again. */
 const restartWhileYoung: Act = (simulation) => {
   const { cluster, dice, monitor, timing, world } = simulation
@@ -420,6 +440,7 @@ const acts: { readonly [name: string]: Act } = {
   "taken unheard": takenUnheard,
   "lead and go": leadAndGo,
   "delete beside": deleteBeside,
+  "shorten beside": shortenBeside,
   "restart while young": restartWhileYoung,
   "late create": lateCreate,
   "end with open take": endWithOpenTake,
@@ -436,6 +457,7 @@ export const forgeries = {
     ["held and cut off", 2],
     ["taken unheard", 2],
     ["delete beside", 1],
+    ["shorten beside", 2],
     ["restart while young", 1],
     ["late create", 1],
     ["end with open take", 1],
