@@ -389,7 +389,11 @@ const strangeValues: Act = (simulation) => {
     {},
     { leaseTransitions: 2 ** 31 - 1 },
     { acquireTime: "0001-01-01T00:00:00.000001Z" },
-    { renewTime: "9999-12-31T23:59:59.999999Z" },
+    // With a shorter duration than its holder wrote it would be a forged record.
+    {
+      renewTime: "9999-12-31T23:59:59.999999Z",
+      leaseDurationSeconds: monitor.shortened() ?? record.leaseDurationSeconds ?? null
+    },
     { holderIdentity: `${"x".repeat(2000)}\n\u001b[2J${world.now}` }
   ])
   simulation.fault("strange values", timing.leaseDuration)
