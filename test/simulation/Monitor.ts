@@ -397,11 +397,10 @@ export class Monitor {
     )
   }
 
-  /** Whether every live process knows the Lease as it is: what is shortened then is an edit to all of them. */
+  /** Whether all live processes know the Lease as its holder wrote it: what is shortened then is an edit to them. */
   isSeenByAll(): boolean {
-    return this.world.processes.every((process) =>
-      this.knowledge.get(process)?.version === this.record?.resourceVersion
-    )
+    return this.shortened() === undefined &&
+      this.world.processes.every((process) => this.knowledge.get(process)?.version === this.record?.resourceVersion)
   }
 
   /** The duration that the last holder has written, in seconds, where somebody has shortened it since. */
