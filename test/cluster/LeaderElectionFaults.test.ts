@@ -115,7 +115,7 @@ describe.concurrent("a Lease that is", () => {
   }, async (trial) => {
     const { follower, leader } = await trial.pair()
     await trial.admin.patchLease(trial.namespace, leaseName, {
-      spec: { holderIdentity: "thief", leaseDurationSeconds: 3 }
+      spec: { holderIdentity: "thief", leaseDurationSeconds: 3, renewTime: "2026-11-25T12:00:00.000000Z" }
     })
     const stolen = await trial.observer.waitFor(({ lease }) => lease.spec.holderIdentity === "thief")
     const lost = await leader.first("lost")
