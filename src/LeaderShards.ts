@@ -254,7 +254,7 @@ const makeGroup = Effect.fnUntraced(function*(
   const changed = Latch.makeUnsafe(false)
   let planned: { readonly plan: Rule.Plan; readonly at: bigint; readonly revision: number } | undefined
   const touch = () => changed.openUnsafe()
-  // Hundreds of elections look at it in a moment, on the loop that must also renew. Nothing tells when a Lease runs out, so
+  // Hundreds of elections look at it in a moment, on the loop that must also renew. No event says when a Lease runs out, so
   // it is kept no longer than until the next look.
   const planAt = (now: bigint): Rule.Plan => {
     if (planned?.revision !== group.revision || now - planned.at >= retryPeriod / 8n) {

@@ -99,7 +99,7 @@ export const candidate = Effect.fnUntraced(
       )
     })
 
-    const tellStatus = election.changes.pipe(
+    const reportStatus = election.changes.pipe(
       Stream.runForEach((status) => {
         switch (status._tag) {
           case "Idle":
@@ -127,7 +127,7 @@ export const candidate = Effect.fnUntraced(
     )
 
     yield* emit("started")
-    yield* Effect.forkScoped(tellStatus, { startImmediately: true })
+    yield* Effect.forkScoped(reportStatus, { startImmediately: true })
     return yield* whileLeadingForever(program).pipe(
       Effect.tapError((error) => emit("error", { reason: error.reason._tag, message: error.message })),
       Effect.ensuring(emit("exit"))

@@ -11,7 +11,7 @@ import type { LeaseRecord, LeaseWrite } from "../../LeaseRecord.ts"
 import * as Attempts from "../protocol/attempts.ts"
 import { meaningOf } from "../protocol/refusal.ts"
 import * as Renewal from "../protocol/renewal.ts"
-import { remaining } from "../protocol/timing.ts"
+import { later, remaining } from "../protocol/timing.ts"
 import * as Writes from "../protocol/writes.ts"
 import * as YoungLease from "../protocol/youngLease.ts"
 import { jitter, seconds, waitUntil } from "./clock.ts"
@@ -87,8 +87,6 @@ export const step = Effect.fnUntraced(function*(
   }
   yield* mustRead ? read(election, requests) : renew(election, requests, claim, options)
 })
-
-const later = (a: bigint, b: bigint): bigint => a > b ? a : b
 
 const renew = Effect.fnUntraced(function*(
   election: Election,

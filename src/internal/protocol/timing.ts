@@ -43,7 +43,8 @@ export const remaining = (start: Moment, now: Moment, renewDeadline: bigint): bi
   return left > 0n ? left : 0n
 }
 
-const later = (a: bigint, b: bigint): bigint => a > b ? a : b
+/** The later of two times, or the longer of two durations. */
+export const later = (a: bigint, b: bigint): bigint => a > b ? a : b
 const sooner = (a: bigint, b: bigint): bigint => a < b ? a : b
 
 /** For how long a sign of life of the holder counts: the *holder's* duration, ours where it is missing. */
