@@ -51,7 +51,7 @@ import * as LeaderElections from "./LeaderElections.ts"
 import * as Metrics from "./LeaderShardsMetrics.ts"
 import type { Leadership } from "./Leadership.ts"
 import type { LeaseError } from "./LeaseError.ts"
-import type { LeaseWrite } from "./LeaseRecord.ts"
+import type { LeaseRecord, LeaseWrite } from "./LeaseRecord.ts"
 import { LeaseStore } from "./LeaseStore.ts"
 
 /**
@@ -297,9 +297,9 @@ const makeGroup = Effect.fnUntraced(function*(
   const elections = yield* LeaderElections.make(shared).pipe(Effect.provideService(LeaseStore, store))
 
   /** What balance asks of a candidate whose shard is free. */
-  const deference = (shard: string) => (since: bigint, now: bigint): bigint => {
+  const deference = (shard: string) => (free: LeaseRecord | undefined) => (since: bigint, now: bigint): bigint => {
     const lease = shardLease(groupName, shard)
-    group.found(lease, now)
+    group.found(lease, free?.resourceVersion, now)
     const turn = Rule.turnOf(planAt(now), self(), shard)
     const asked = Rule.deference(turn === "Never" ? "Last" : turn, since, joinedAt ?? now, retryPeriod)
     if (since + asked <= now) {
@@ -360,9 +360,8 @@ const makeGroup = Effect.fnUntraced(function*(
       const attempt = (shard: string): Effect.Effect<never, ShardFailed, Exclude<R, Scope.Scope>> =>
         Effect.scoped(Effect.andThen(options.lead(shard), Effect.never)).pipe(
           Effect.provideService(References.MinimumLogLevel, logLevel),
-          Effect.catchCause((cause) =>
-            Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.fail(new ShardFailed(cause))
-          ),
+          // Its end by this replica does not come here; a program that joins an interrupted fiber has failed.
+          Effect.catchCause((cause) => Effect.fail(new ShardFailed(cause))),
           Effect.tapError(({ failure }) =>
             Effect.andThen(
               Metric.update(Metric.withAttributes(Metrics.failures, attributes), 1),
@@ -395,7 +394,9 @@ const makeGroup = Effect.fnUntraced(function*(
           Effect.catch((error: ShardFailed | LeaderElectionError) =>
             error instanceof ShardFailed ? Effect.never : fail(error)
           ),
-          Effect.provideService(Deference, Effect.succeed(deference(shard))),
+          // Such as that of the schedule.
+          Effect.catchCauseIf(Cause.hasDies, (cause) => Effect.asVoid(Deferred.failCause(failed, cause))),
+          Effect.provideService(Deference, deference(shard)),
           // Logged by change of the whole, not by shard.
           Effect.provideService(References.MinimumLogLevel, quieter(logLevel))
         )

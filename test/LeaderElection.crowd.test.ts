@@ -95,9 +95,9 @@ describe("a small group", () => {
     Effect.gen(function*() {
       const asked = () => 7n
       const never = { nextDoubleUnsafe: () => assert.fail(), nextIntUnsafe: () => assert.fail() }
-      const drawn = yield* draw(8, 2_000_000_000n).pipe(
+      const drawn = yield* draw(undefined, 8, 2_000_000_000n).pipe(
         Effect.provideService(Random.Random, never),
-        Effect.provideService(Deference, Effect.succeed(asked))
+        Effect.provideService(Deference, () => asked)
       )
       assert.strictEqual(drawn, asked)
     }))
@@ -116,9 +116,9 @@ for (const [watch, millis] of [[false, 0], [true, 250]] as const) {
 
 describe("what is drawn", () => {
   const at = (next: number) =>
-    draw(200, 2_000_000_000n).pipe(
+    draw(undefined, 200, 2_000_000_000n).pipe(
       Effect.provideService(Random.Random, { nextDoubleUnsafe: () => next, nextIntUnsafe: () => 0 }),
-      Effect.provideService(Deference, Effect.succeed((since, now) => now - since)),
+      Effect.provideService(Deference, () => (since, now) => now - since),
       Effect.map((deference) => deference(1n, 8n))
     )
 

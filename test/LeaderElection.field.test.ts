@@ -180,11 +180,11 @@ describe("how much is under way", () => {
 describe("deference", () => {
   const deferring = (delays: ReadonlyArray<number>) => {
     let drawn = 0
-    const deference = Effect.sync(() => {
+    const deference = () => {
       drawn++
       const delay = BigInt(delays[drawn - 1] ?? 0) * 1_000_000n
       return () => delay
-    })
+    }
     return { drawn: () => drawn, provide: Effect.provideService(Deference, deference) }
   }
 

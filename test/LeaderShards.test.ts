@@ -1,6 +1,6 @@
 import { assert, it, vi } from "@effect/vitest"
 import { Cause, ConfigProvider, Effect, Exit, Fiber, Metric, Schedule, Scope, Stream, SubscriptionRef } from "effect"
-import { LeaderShards, Leadership } from "effect-kubernetes-leader-election"
+import { LeaderShards, LeaderShardsMetrics, Leadership } from "effect-kubernetes-leader-election"
 import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { Group } from "../src/internal/shards/group.ts"
@@ -25,6 +25,7 @@ const makeWorld = Effect.fnUntraced(function*() {
       readonly lead?: (shard: string) => Effect.Effect<unknown, unknown>
       readonly pod?: { readonly name: string; readonly uid: string }
       readonly decide?: (request: LeaseFaults.Request) => Fault.Fault | undefined
+      readonly retry?: Schedule.Schedule<unknown>
     } = {}
   ) {
     const faults = yield* LeaseFaults.make(yield* MemoryLeaseStore.make(cluster, { name }))
@@ -41,6 +42,7 @@ const makeWorld = Effect.fnUntraced(function*() {
     }).pipe(Effect.provideService(LeaseStore, faults.store), Scope.provide(scope))
     const fiber = yield* Effect.forkChild(service.run({
       shards,
+      retry: options.retry,
       lead: (shard) =>
         Effect.gen(function*() {
           const leadership = yield* Leadership
@@ -125,6 +127,11 @@ it.effect("a member that ends hands over at once; one that crashes, at its Lease
     led.delete("b")
     yield* TestClock.adjust("2 seconds")
     assert.deepStrictEqual(counts(), [12])
+    // What ends because its replica ends, or has lost its leadership, has not failed.
+    const failures = yield* Metric.value(
+      Metric.withAttributes(LeaderShardsMetrics.failures, { group: "default/tenants" })
+    )
+    assert.strictEqual(failures.count, 0)
   }).pipe(withMetrics))
 
 it.effect("a crowd's number of candidates postpones nothing: who takes a shard follows from the members", () =>
@@ -346,6 +353,27 @@ it.effect("a container that restarts is at once the member that it was: it write
     assert.isTrue(yield* added.ready)
   }).pipe(withMetrics))
 
+it.effect("a replica that keeps its name under a new generation is a new member, as in a StatefulSet", () =>
+  Effect.gen(function*() {
+    const { cluster, replica } = yield* makeWorld()
+    const killed = yield* replica("a", names(4), { generation: "old" })
+    yield* TestClock.adjust("5 seconds")
+    const other = yield* replica("b", names(4), { generation: "old" })
+    yield* TestClock.adjust("30 seconds")
+    const before = yield* joinedOf(cluster, "a")
+    yield* killed.faults.stall
+    yield* Fiber.interrupt(killed.fiber).pipe(Effect.forkChild)
+    yield* TestClock.adjust("1 second")
+    yield* replica("a", names(4), { generation: "new" })
+    yield* TestClock.adjust("5 seconds")
+    assert.isAbove(Number(yield* joinedOf(cluster, "a")), Number(before))
+    const leads = async () => (await Effect.runPromise(other.status)).members.map(({ leads }) => leads)
+    // The newest generation takes, and the old one only gives up what it leads when it ends.
+    assert.deepStrictEqual(yield* Effect.promise(leads), [2, 2])
+    yield* other.end
+    yield* TestClock.adjust("10 seconds")
+  }).pipe(withMetrics))
+
 it.effect("also where it sees the other Leases of the group only after it has taken its own", () =>
   Effect.gen(function*() {
     const world = yield* makeWorld()
@@ -410,6 +438,32 @@ it.effect("a defect in what works for all shards ends all, with its cause", () =
     assert.strictEqual(led.get("a")!.size, 0)
     const exit = yield* Fiber.await(fiber)
     assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === "no list")
+  }).pipe(withMetrics))
+
+it.effect("so does a schedule that throws, whatever the shard", () =>
+  Effect.gen(function*() {
+    const { replica } = yield* makeWorld()
+    const { fiber } = yield* replica("a", ["x", "y"], {
+      lead: () => Effect.fail("no queue"),
+      retry: Schedule.addDelay(Schedule.forever, () => {
+        throw new Error("no delay")
+      })
+    })
+    yield* TestClock.adjust("20 seconds")
+    const exit = yield* Fiber.await(fiber)
+    assert.isTrue(Exit.isFailure(exit))
+    assert.match(String(Exit.isFailure(exit) && Cause.squash(exit.cause)), /no delay/)
+  }).pipe(withMetrics))
+
+it.effect("a program that interrupts itself has failed", () =>
+  Effect.gen(function*() {
+    const { replica, starts } = yield* makeWorld()
+    const interrupted = yield* Effect.forkChild(Effect.interrupt)
+    yield* replica("a", ["x"], { lead: () => Fiber.join(interrupted) })
+    yield* TestClock.adjust("40 seconds")
+    // After 16 s: 1, 2, 4 and 8 s later.
+    assert.isAtLeast(starts.length, 4)
+    assert.isAtMost(starts.length, 5)
   }).pipe(withMetrics))
 
 it.effect("members see each other also after etcd was restored from a backup", () =>

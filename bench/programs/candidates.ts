@@ -57,10 +57,7 @@ process.on("SIGUSR2", () => {
 const leaveItToWriter = (identity: string) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.flatMap(Random.Random, (random) =>
     effect.pipe(
-      Effect.provideService(
-        Deference,
-        Effect.sync(() => () => writer === "" || writer === identity ? 0n : 2n ** 62n)
-      ),
+      Effect.provideService(Deference, () => () => writer === "" || writer === identity ? 0n : 2n ** 62n),
       Effect.provideService(Random.Random, {
         ...random,
         nextDoubleUnsafe: () => writer === identity ? 0 : random.nextDoubleUnsafe()

@@ -49,6 +49,8 @@ export class Replica {
   service: LeaderShards.LeaderShards["Service"] | undefined
   leaving = false
   connected = true
+  /** By how much later its elections hear of a change than its group: they have watches of their own. */
+  electionsLag = 0
   private main: Fiber.Fiber<unknown, unknown>
 
   constructor(simulation: Simulation, name: string, generation: string) {
@@ -103,7 +105,7 @@ export class Replica {
       Context.add(Metric.MetricRegistry, new Map()),
       Context.add(ActiveTerms, makeActiveTerms()),
       Context.add(LeaderElection.ProcessElections, new Set<string>()),
-      Context.add(LeaseStore, bridge(process, this.faults.store))
+      Context.add(LeaseStore, bridge(process, this.faults.store, () => this.electionsLag))
     )
     return world.tracing
       ? context.pipe(
@@ -377,7 +379,11 @@ export class Simulation {
 }
 
 /** The process's side of its connection: requests leave it at once, answers and events wait while it is stalled. */
-const bridge = (process: Process, store: LeaseStore["Service"]): LeaseStore["Service"] => {
+const bridge = (
+  process: Process,
+  store: LeaseStore["Service"],
+  electionsLag: () => number
+): LeaseStore["Service"] => {
   const { world } = process
   const call = (request: Effect.Effect<LeaseResponse, LeaseError>): Effect.Effect<LeaseResponse, LeaseError> =>
     Effect.callback((resume) => {
@@ -407,9 +413,15 @@ const bridge = (process: Process, store: LeaseStore["Service"]): LeaseStore["Ser
         yield* Effect.acquireRelease(
           Effect.sync(() => {
             const fiber = world.fork(Stream.runForEach(store.changes(key, since), (change) =>
-              Effect.sync(() =>
-                process.deliver(() => void Queue.offerUnsafe(queue, change))
-              )))
+              Effect.sync(() => {
+                const deliver = () => process.deliver(() => void Queue.offerUnsafe(queue, change))
+                const lag = key.name === "" ? 0 : electionsLag()
+                if (lag === 0) {
+                  deliver()
+                } else {
+                  world.after(lag, deliver)
+                }
+              })))
             fiber.addObserver((exit: Exit.Exit<void, LeaseError>) =>
               process.deliver(() =>
                 exit._tag === "Success" ? void Queue.endUnsafe(queue) : void Queue.failCauseUnsafe(queue, exit.cause)
@@ -417,8 +429,7 @@ const bridge = (process: Process, store: LeaseStore["Service"]): LeaseStore["Ser
             )
             return fiber
           }),
-          (fiber) =>
-            Effect.sync(() => fiber.interruptUnsafe())
+          (fiber) => Effect.sync(() => fiber.interruptUnsafe())
         )
         return Stream.fromQueue(queue)
       }))
@@ -457,6 +468,12 @@ const end = (run: Simulation) => {
   run.rest(60 * second, 120 * second)
   run.expect(run.moves - before, own, own)
   run.expectLed(atOnce)
+}
+
+/** The elections of one hear of what the others do after its group has: what it plans and what it sees differ. */
+const lateElections = (run: Simulation) => {
+  run.dice.pick(run.living).electionsLag = Math.floor(run.dice.between(50, 400)) * milli
+  end(run)
 }
 
 const crash = (run: Simulation) => {
@@ -587,6 +604,7 @@ const scenarios: ReadonlyArray<readonly [string, (run: Simulation) => void]> = [
   ["join", join],
   ["end", end],
   ["crash", crash],
+  ["late elections", lateElections],
   ["lists differ", listsDiffer],
   ["rest", rest],
   ["rolling update", rollingUpdate],

@@ -213,13 +213,12 @@ const freeFrom = Effect.fnUntraced(function*(
     return 0n
   }
   const { observation } = election.state
-  const sign = decision._tag === "Create"
-    ? `absent ${observation.revision}`
-    : `${decision.lease.uid} ${observation.signOfLifeAt}`
+  const free = decision._tag === "Create" ? undefined : decision.lease
+  const sign = free === undefined ? `absent ${observation.revision}` : `${free.uid} ${observation.signOfLifeAt}`
   if (election.free?.sign !== sign) {
     const { settings: { candidates, watch }, timing: { retryPeriod } } = election
     // Those that poll see it at different times anyway, and would not see the winner while they wait.
-    const deference = yield* Deference.draw(watch ? candidates : undefined, retryPeriod)
+    const deference = yield* Deference.draw(free, watch ? candidates : undefined, retryPeriod)
     election.free = { sign, since: now, deference }
   }
   const { since } = election.free

@@ -66,6 +66,7 @@ interface Seen {
 export interface SeenMember extends Member {
   /** The name of its Lease. */
   readonly lease: string
+  /** When it no longer counts, where nothing is heard of it but of others. */
   readonly expiresAt: bigint
 }
 
@@ -75,6 +76,8 @@ export interface Options {
   /** Nanoseconds; where a Lease does not say. */
   readonly leaseDuration: bigint
 }
+
+type Told = Exclude<LeaseChange, { _tag: "Opened" | "Bookmark" }>
 
 /** Mutable, and without effects: the time is given with each question. */
 export class Group {
@@ -86,6 +89,12 @@ export class Group {
   /** What the watch, begun anew without its past, has not shown again yet. */
   private stale = new Set<string>()
   private openedAt = 0n
+  /** When the watch last said anything. */
+  private reportedAt = 0n
+  /** The same, of the watch before this one. */
+  private reportedBefore = 0n
+  /** When the first of the members runs out that count. */
+  private expiry = 2n ** 63n
   private membership = ""
   /** The latest renewTime of a Lease that another holds. */
   private newestRenewal = 0n
@@ -106,10 +115,7 @@ export class Group {
    * Whether it says nothing new. What a watch shows first replaces what is known,
    * whatever its version: after etcd was restored versions have stepped back.
    */
-  private isOld(
-    { _tag, lease }: Exclude<LeaseChange, { _tag: "Opened" | "Bookmark" }>,
-    before: Seen | undefined
-  ): boolean {
+  private isOld({ _tag, lease }: Told, before: Seen | undefined): boolean {
     const stale = this.stale.delete(lease.name)
     return before !== undefined && (stale
       ? _tag === "Applied" && lease.resourceVersion === before.lease.resourceVersion &&
@@ -131,11 +137,16 @@ export class Group {
     if (change._tag === "Opened") {
       this.stale = new Set(this.seen.keys())
       this.openedAt = now
+      this.reportedBefore = this.reportedAt
       return false
     }
-    if (change._tag !== "Applied" && change._tag !== "Deleted") {
-      return false
-    }
+    this.reportedAt = now
+    // A member that has run out counts until the watch says something.
+    const runsOut = this.expiry <= now
+    return change._tag === "Bookmark" ? runsOut : this.record(change, now) || runsOut
+  }
+
+  private record(change: Told, now: bigint): boolean {
     const { lease } = change
     const before = this.seen.get(lease.name)
     if (!this.belongs(lease) || this.isOld(change, before)) {
@@ -195,6 +206,15 @@ export class Group {
     return signOfLifeAt + memberWindow(this.duration(lease))
   }
 
+  /**
+   * Until when nothing was heard of a Lease. Silence says something about its
+   * holder only as far as the watch has spoken since: where it has not, it may be
+   * the watch that is silent, and then all others would seem to have gone.
+   */
+  private heardUntil(lease: string): bigint {
+    return this.stale.has(lease) ? this.reportedBefore : this.reportedAt
+  }
+
   /** Members with a sign of life, in the order of their identities. */
   members(now: bigint): ReadonlyArray<SeenMember> {
     this.forgetDeleted(now)
@@ -205,7 +225,7 @@ export class Group {
       const other = found.get(lease.holderIdentity)
       if (
         isMember(lease) && lease.labels[labels.group] === this.options.group && lease.holderIdentity !== "" &&
-        this.expiresAt(seen) > now && !this.isLeftBehind(seen) &&
+        this.expiresAt(seen) > this.heardUntil(lease.name) && !this.isLeftBehind(seen) &&
         (other === undefined || other.lease.resourceVersion < lease.resourceVersion)
       ) {
         found.set(lease.holderIdentity, seen)
@@ -218,9 +238,10 @@ export class Group {
       leaving: seen.lease.annotations[annotations.leaving] === "true",
       list: seen.lease.annotations[annotations.list] ?? "",
       lease: seen.lease.name,
-      expiresAt: this.expiresAt(seen)
+      expiresAt: this.stale.has(seen.lease.name) ? this.openedAt + this.options.leaseDuration : this.expiresAt(seen)
     }))
     members.sort((a, b) => a.identity < b.identity ? -1 : 1)
+    this.expiry = members.reduce((first, { expiresAt }) => expiresAt < first ? expiresAt : first, 2n ** 63n)
     const membership = members.map(({ generation, identity, leaving }) => `${identity} ${generation} ${leaving}`).join()
     if (membership !== this.membership) {
       this.membership = membership
@@ -244,9 +265,16 @@ export class Group {
     this.change(lease, now, () => this.claims.set(lease, until))
   }
 
-  /** Counts a shard as free until its Lease changes: its election has found that first. */
-  found(lease: string, now: bigint): void {
-    this.change(lease, now, () => this.free.add(lease))
+  /**
+   * Counts a shard as free until its Lease changes: its election has found that,
+   * at a version where there is a Lease. It may hear of that after the watch of
+   * the group has shown who took it since.
+   */
+  found(lease: string, version: bigint | undefined, now: bigint): void {
+    const seen = this.seen.get(lease)
+    if (version === undefined || seen === undefined || seen.lease.resourceVersion <= version) {
+      this.change(lease, now, () => this.free.add(lease))
+    }
   }
 
   /** Another took it: what its Lease showed last counts again. */
@@ -265,7 +293,7 @@ export class Group {
     }
     const seen = this.seen.get(lease)
     return seen === undefined || this.free.has(lease) || seen.lease.holderIdentity === "" || isReleased(seen.lease) ||
-        seen.signOfLifeAt + holdersDuration(seen.lease, this.options.leaseDuration) <= now
+        seen.signOfLifeAt + holdersDuration(seen.lease, this.options.leaseDuration) <= this.heardUntil(lease)
       ? undefined
       : seen.lease.holderIdentity
   }

@@ -51,7 +51,7 @@ export const make = (
     const isHeld = () => held
     /** What was written last, to see whether it still holds. */
     let written = ""
-    /** What the record says that a take is guarded by, as its election was shown it: `joined`, where it is under this identity. */
+    /** `joined` of the record that a take is guarded by, as its election was shown it, where that is this member. */
     let joinedBefore: bigint | undefined
     const changed = Latch.makeUnsafe(false)
     const key = (): LeaseKey => ({ namespace: settings.namespace, name })
@@ -81,8 +81,10 @@ export const make = (
         changed.openUnsafe()
       }
     }
-    const show = ({ annotations: of, holderIdentity }: LeaseRecord) => {
-      joinedBefore = holderIdentity === settings.identity ? versionIn(of[annotations.joined]) : undefined
+    const show = ({ annotations: of, holderIdentity, labels: has }: LeaseRecord) => {
+      // Under a new generation it is a new member, whatever its name: a StatefulSet's Pods keep theirs in a rollout.
+      const isSame = holderIdentity === settings.identity && has[labels.generation] === description.generation
+      joinedBefore = isSame ? versionIn(of[annotations.joined]) : undefined
     }
     const note = ({ lease }: LeaseResponse, own: Record<string, string | null>) =>
       Effect.sync(() => {

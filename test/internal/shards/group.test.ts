@@ -7,6 +7,9 @@ const make = () => new Group({ group: "tenants", identity: "me", leaseDuration: 
 
 const shown = (group: Group, lease: LeaseRecord, now = 0n) => group.observe({ _tag: "Applied", lease }, now)
 
+/** Something about none of them: the watch lives. */
+const spoken = (group: Group, now: bigint) => group.observe({ _tag: "Bookmark", resourceVersion: 0n }, now)
+
 const s1 = shardLease("tenants", "s1")
 
 const shard = (version: number, holderIdentity: string): LeaseRecord =>
@@ -53,11 +56,31 @@ describe("what a member is about to take", () => {
   it("no longer once another one was faster, which may have been shown before", () => {
     const group = make()
     shown(group, shard(2, "other"))
-    group.found(s1, 0n)
     group.claim(s1, 0n, seconds(2))
     assert.strictEqual(group.holder(s1, seconds(1)), "me")
     group.refused(s1, 0n)
     assert.strictEqual(group.holder(s1, seconds(1)), "other")
+  })
+})
+
+describe("what its election has found free", () => {
+  it("is free, unless the group has been shown who took it since", () => {
+    const group = make()
+    shown(group, shard(2, "other"))
+    group.found(s1, 1n, 0n)
+    assert.strictEqual(group.holder(s1, seconds(1)), "other")
+    // Nothing has come from its holder for as long as it said.
+    group.found(s1, 2n, 0n)
+    assert.isUndefined(group.holder(s1, seconds(1)))
+    group.refused(s1, 0n)
+    assert.strictEqual(group.holder(s1, seconds(1)), "other")
+    group.found(s1, 3n, 0n)
+    assert.isUndefined(group.holder(s1, seconds(1)))
+    shown(group, shard(4, "other"))
+    assert.strictEqual(group.holder(s1, seconds(1)), "other")
+    // It is gone.
+    group.found(s1, undefined, 0n)
+    assert.isUndefined(group.holder(s1, seconds(1)))
   })
 })
 
@@ -87,15 +110,32 @@ describe("members", () => {
   it("count for half the holder's duration after a sign of life", () => {
     const group = make()
     shown(group, member("a", 1, 100), seconds(1))
+    spoken(group, seconds(8))
     assert.deepStrictEqual(identities(group, seconds(8)), ["a"])
+    spoken(group, seconds(9))
     assert.deepStrictEqual(identities(group, seconds(9)), [])
+  })
+
+  it("count, and lead, as long as the watch says nothing about anybody: it may be the watch that is silent", () => {
+    const group = make()
+    shown(group, member("a", 1, 100))
+    shown(group, shard(2, "a"))
+    assert.deepStrictEqual(identities(group, seconds(20)), ["a"])
+    assert.strictEqual(group.holder(s1, seconds(20)), "a")
+    // What it says next wakes those who wait for it.
+    assert.isTrue(spoken(group, seconds(20)))
+    assert.deepStrictEqual(identities(group, seconds(20)), [])
+    assert.isUndefined(group.holder(s1, seconds(20)))
+    assert.isFalse(spoken(group, seconds(20)))
   })
 
   it("one that died with a duration of years is none for long, nor to one that starts later", () => {
     const ghost = { ...member("ghost", 1, 100), leaseDurationSeconds: 2_147_483_647 }
     const group = make()
     shown(group, ghost)
+    spoken(group, seconds(29))
     assert.deepStrictEqual(identities(group, seconds(29)), ["ghost"])
+    spoken(group, seconds(30))
     assert.deepStrictEqual(identities(group, seconds(30)), [])
     const later = make()
     shown(later, ghost)
@@ -106,6 +146,7 @@ describe("members", () => {
   it("one whose duration is longer than this one's counts from renewal to renewal", () => {
     const group = make()
     shown(group, { ...member("a", 1, 100), leaseDurationSeconds: 60 })
+    spoken(group, seconds(20))
     assert.deepStrictEqual(identities(group, seconds(20)), ["a"])
   })
 
@@ -152,6 +193,7 @@ describe("a watch that begins anew", () => {
   it("also where a deletion is what it shows first", () => {
     const group = make()
     shown(group, member("a", 10, 100))
+    assert.deepStrictEqual(identities(group, 1n), ["a"])
     assert.isFalse(group.observe({ _tag: "Deleted", lease: member("a", 4, 90) }, 1n))
     opened(group, 2n)
     assert.isTrue(group.observe({ _tag: "Deleted", lease: member("a", 4, 90) }, 2n))
@@ -162,12 +204,23 @@ describe("a watch that begins anew", () => {
     const group = make()
     shown(group, member("a", 1, 100))
     shown(group, shard(2, "a"))
-    group.found(s1, 0n)
+    group.found(s1, undefined, 0n)
     opened(group, seconds(5))
     assert.isFalse(shown(group, member("a", 1, 100), seconds(5)))
     shown(group, shard(2, "a"), seconds(5))
+    spoken(group, seconds(8))
     assert.deepStrictEqual(identities(group, seconds(8)), [])
     assert.isUndefined(group.holder(s1, seconds(5)))
+  })
+
+  it("does not let those run out of which it has not said anything yet", () => {
+    const group = make()
+    shown(group, member("a", 1, 100))
+    shown(group, member("b", 2, 100))
+    opened(group, seconds(9))
+    shown(group, member("b", 9, 109), seconds(9))
+    assert.deepStrictEqual(identities(group, seconds(9)), ["a", "b"])
+    assert.deepStrictEqual(identities(group, seconds(24)), ["b"])
   })
 
   it("leaves out what was deleted meanwhile: that is forgotten after leaseDuration", () => {
@@ -203,8 +256,8 @@ describe("the revision", () => {
     })
     assert.isTrue(changes(() => shown(group, shard(1, "a"))))
     assert.isFalse(changes(() => shown(group, renewed(shard(1, "a"), 2))))
-    assert.isTrue(changes(() => group.found(s1, 0n)))
-    assert.isFalse(changes(() => group.found(s1, 0n)))
+    assert.isTrue(changes(() => group.found(s1, undefined, 0n)))
+    assert.isFalse(changes(() => group.found(s1, undefined, 0n)))
     assert.isTrue(changes(() => group.claim(s1, 0n, seconds(2))))
     assert.isTrue(changes(() => group.refused(s1, 0n)))
     assert.isTrue(changes(() => shown(group, shard(3, ""))))
@@ -215,6 +268,7 @@ describe("the revision", () => {
     assert.isTrue(changes(() => shown(group, member("a", 6, 100))))
     assert.isTrue(changes(() => group.members(seconds(1))))
     assert.isFalse(changes(() => group.members(seconds(2))))
+    spoken(group, seconds(8))
     assert.isTrue(changes(() => group.members(seconds(8))))
     assert.isTrue(changes(() => group.observe({ _tag: "Deleted", lease: shard(7, "me") }, seconds(8))))
   })
