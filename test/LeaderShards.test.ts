@@ -8,7 +8,13 @@ import { layerMemory, LeaseStore } from "../src/LeaseStore.ts"
 
 const names = (count: number) => Array.from({ length: count }, (_, index) => `t${index}`)
 
-const withMetrics = Effect.provideService(Metric.MetricRegistry, new Map())
+const failures = Effect.map(
+  Metric.value(Metric.withAttributes(LeaderShardsMetrics.failures, { group: "default/tenants" })),
+  ({ count }) => count
+)
+
+const withMetrics = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.suspend(() => Effect.provideService(effect, Metric.MetricRegistry, new Map()))
 
 /** Replicas on one cluster, and what each leads. */
 const makeWorld = Effect.fnUntraced(function*() {
@@ -128,10 +134,7 @@ it.effect("a member that ends hands over at once; one that crashes, at its Lease
     yield* TestClock.adjust("2 seconds")
     assert.deepStrictEqual(counts(), [12])
     // What ends because its replica ends, or has lost its leadership, has not failed.
-    const failures = yield* Metric.value(
-      Metric.withAttributes(LeaderShardsMetrics.failures, { group: "default/tenants" })
-    )
-    assert.strictEqual(failures.count, 0)
+    assert.strictEqual(yield* failures, 0)
   }).pipe(withMetrics))
 
 it.effect("a crowd's number of candidates postpones nothing: who takes a shard follows from the members", () =>
@@ -464,6 +467,7 @@ it.effect("a program that interrupts itself has failed", () =>
     // After 16 s: 1, 2, 4 and 8 s later.
     assert.isAtLeast(starts.length, 4)
     assert.isAtMost(starts.length, 5)
+    assert.strictEqual(yield* failures, starts.length)
   }).pipe(withMetrics))
 
 it.effect("members see each other also after etcd was restored from a backup", () =>
