@@ -44,7 +44,11 @@ export class LeaderElections extends Context.Service<LeaderElections, {
     name: string
   ) => Effect.Effect<LeaderElection.LeaderElection["Service"], LeaderElectionError, Scope.Scope>
 
-  /** `LeaderElection.whileLeading` on the Lease with this name. */
+  /**
+   * `LeaderElection.whileLeading` on the Lease with this name. Fails with
+   * `AlreadyCampaigning` where one before it has not ended: where programs come
+   * and go by name, wait for the end of one (`FiberMap.remove`) before the next.
+   */
   readonly whileLeading: <A, E, R>(
     name: string,
     program: Effect.Effect<A, E, R>
