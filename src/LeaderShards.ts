@@ -462,7 +462,9 @@ const makeGroup = Effect.fnUntraced(function*(
           }
           const since = now - group.changedAt
           for (const shard of Rule.givesNow(planAt(now), self(), new Set(giving.keys()), since, leaseDuration)) {
-            if (FiberMap.hasUnsafe(campaigns, shard) && !ending.has(shard)) {
+            // A plan is kept for a while, and what is given to somebody is not to be given again with it.
+            const isOwn = group.holder(shardLease(groupName, shard), now) === identity
+            if (isOwn && FiberMap.hasUnsafe(campaigns, shard) && !ending.has(shard)) {
               ending.add(shard)
               giving.set(shard, forever)
               yield* Effect.forkIn(give(shard, membership.isLeaving() ? "drain" : "balance"), scope)
