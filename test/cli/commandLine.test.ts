@@ -47,6 +47,8 @@ describe("bad usage", () => {
       ["manifest", "--name", "a", "--image", "b", "--replicas", "0"],
       /--replicas: "0". Expected: a number of Pods, from 1/
     ],
+    [["manifest", "--name", "a", "--image", "b", "--probe-port", "0"], /--probe-port: "0". Expected: a port, from 1/],
+    [["manifest", "--name", "a", "--image", "b", "--statsd", " "], /--statsd: " ". Expected: a host/],
     [["rnu"], /Unknown subcommand "rnu".*Did you mean.*run/],
     [["--nothing"], /--nothing/]
   ]
@@ -99,14 +101,17 @@ describe("bad usage", () => {
     assert.match(stderr, /^effect-kubernetes-leader-election.*run \[OPTIONS\] -- COMMAND \[ARGUMENTS\].*\n$/)
   }, limit)
 
-  it("tells all problems of the settings at once", async () => {
-    const args = ["run", "--name", "A", "--lease-duration", "1500ms", "--kubeconfig", await kubeconfigOf("http://x")]
-    const { code, stderr } = await finish([...args, "--", "true"])
-    assert.strictEqual(code, 2)
-    assert.match(
-      stderr,
-      /^effect-kubernetes-leader-election: invalid settings:\n {2}- name .*\n {2}- leaseDuration .*\n$/
-    )
+  it("tells all problems of the settings at once, each by its flag where that was given", async () => {
+    const args = ["--name", "A", "--lease-duration", "1500ms", "--kubeconfig", await kubeconfigOf("http://x")]
+    for (const command of [["run", ...args, "--", "true"], ["serve", ...args], ["doctor", ...args]]) {
+      const { code, stderr, stdout } = await finish(command, { LEADER_ELECTION_CANDIDATES: "0" })
+      assert.include([1, 2], code)
+      assert.match(
+        stderr + stdout,
+        /--name is "A".*such as --name my-service\n.*--lease-duration is 1.5s.*\n.*candidates \(LEADER_ELECTION_CAND.*\n/,
+        command[0]
+      )
+    }
   }, limit)
 })
 

@@ -165,29 +165,41 @@ describe("manifest", () => {
 
   it.effect("quotes what YAML would read as something else", () =>
     Effect.gen(function*() {
-      const { documents } = yield* run("--name", "123", "--image", "a: b # c", "--namespace", "1e3")
+      const { documents } = yield* run("--name", "123", "--image", "0x10", "--namespace", "1e3")
       assert.strictEqual(documents[4].metadata.name, "123")
       assert.strictEqual(documents[4].metadata.namespace, "1e3")
-      assert.strictEqual(documents[4].spec.template.spec.containers[0].image, "a: b # c")
+      assert.strictEqual(documents[4].spec.template.spec.containers[0].image, "0x10")
     }))
 
   const refused: ReadonlyArray<readonly [args: ReadonlyArray<string>, message: RegExp]> = [
     [["--name", "Invoices", "--image", "x"], /--name is "Invoices": give at most 63/],
     [["--name", "a.b", "--image", "x"], /--name is "a\.b"/],
     [["--name", "a", "--image", "x", "--service-account", "A"], /--service-account is "A"/],
-    [["--name", "a", "--image", "x", "--namespace", "a.b"], /namespace .* is "a\.b"/],
+    [["--name", "a", "--image", "x", "--namespace", "a.b"], /--namespace is "a\.b".*such as --namespace default$/],
+    [["--name", "a", "--image", "x", "-n", ""], /: --namespace is set, but empty: give the namespace/],
+    [["--name", "a", "--image", ""], /--image is "": give an image/],
+    [["--name", "a", "--image", "x y"], /--image is "x y": give an image/],
+    [["--name", "a", "--image", "x", "--sidecar", ""], /--sidecar is "": give an image/],
+    [["--name", "a", "--image", "x", "--sidecar", "y", "--probe-port", "9090"], /--probe-port is 9090.*sidecar's/],
+    [["--name", "a", "--image", "x", "--sidecar", "y", "--probe-port", "4040"], /--probe-port is 4040.*sidecar's/],
+    [["--name", "a", "--image", "x", "--shards", "--many"], /--shards and --many do not go together/],
+    [["--name", "a", "--image", "x", "--shards", "--no-watch"], /--shards and --no-watch do not go together/],
+    [["--name", "A", "--image", "", "-n", "B"], /--name is "A".*\n.*--image is "".*\n.*--namespace is "B"/],
     [["--name", "a", "--image", "x", "--sidecar", "y", "--events"], /--events and --sidecar do not go together/],
     [["--name", "a", "--image", "x", "--sidecar", "y", "--many"], /--many and --sidecar do not go together/],
     [
       ["--name", "a", "--image", "x", "--lease-duration", "1500ms"],
-      /leaseDuration .* is 1\.5s: a Lease holds whole seconds/
+      /--lease-duration is 1\.5s: a Lease holds whole seconds/
     ]
   ]
-  it.effect.each(refused)("refuses %s", ([args, message]) =>
-    Effect.gen(function*() {
-      const { documents, result } = yield* run(...args)
-      assert.isTrue(result._tag === "Failure")
-      assert.match(result._tag === "Failure" ? result.failure.message : "", message)
-      assert.deepStrictEqual(documents, [])
-    }))
+  it.effect.each(refused)(
+    "refuses what cannot work, and names the flag: %s",
+    ([args, message]) =>
+      Effect.gen(function*() {
+        const { documents, result } = yield* run(...args)
+        assert.isTrue(result._tag === "Failure")
+        assert.match(result._tag === "Failure" ? result.failure.message : "", message)
+        assert.deepStrictEqual(documents, [])
+      })
+  )
 })

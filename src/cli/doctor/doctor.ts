@@ -19,6 +19,7 @@ import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import { formatKey } from "../../LeaseRecord.ts"
 import { exitCodes } from "../shared/exitCodes.ts"
 import { CommandFailure } from "../shared/failure.ts"
+import { flagsOf, rename } from "../shared/givenAs.ts"
 import * as Options from "../shared/options.ts"
 import { block } from "../shared/printable.ts"
 import { paint } from "../shared/timeline.ts"
@@ -42,6 +43,7 @@ const checkSettings = Effect.fnUntraced(function*(
     Effect.provideService(LeaderElectionConfig.CredentialsNamespace, client?.namespace),
     Effect.provideService(LeaderElectionConfig.CredentialsOrigin, client?.origin ?? "pod"),
     Effect.provide(collect),
+    Effect.mapError(rename(flagsOf(input))),
     Effect.result
   )
   const checks: ReadonlyArray<Checks.Check> = Result.isFailure(result)

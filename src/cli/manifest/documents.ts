@@ -40,7 +40,15 @@ const list = (texts: ReadonlyArray<string>): string => `[${texts.map(quote).join
 
 const indent = (text: string, by: number): string => text.replaceAll(/^(?=.)/gm, " ".repeat(by))
 
-// --- Names and times ---
+// --- Ports, names and times ---
+
+/** Where `serve` listens by default, for its own Pod. */
+const servePort = 4040
+
+const metricsPort = 9090
+
+/** Those that are taken in a Pod with a sidecar. */
+export const sidecarPorts = [servePort, metricsPort] as const
 
 /** For the signal to arrive, and for the process to go when all is done. */
 const margin = Duration.seconds(4)
@@ -222,7 +230,7 @@ const program = (names: Names): string => {
     ? variables(names) + statsdVariables(names)
     : `# Who leads, from the sidecar: GET /leader, GET /changes, POST /release.
 - name: LEADER_ELECTION_URL
-  value: http://127.0.0.1:4040
+  value: http://127.0.0.1:${servePort}
 `
   const own = names.shards
     ? probesOfShards(names.probePort ?? 8080)
@@ -235,8 +243,6 @@ const program = (names: Names): string => {
 ${indent(environment, 4)}${indent(names.sidecar === undefined || names.probePort !== undefined ? own : "", 2)}\
 ${indent(resources + restricted, 2)}`
 }
-
-const metricsPort = 9090
 
 const sidecar = (names: Names): string => {
   const statsd = names.statsd === undefined ? [] : [

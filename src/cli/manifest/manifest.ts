@@ -10,46 +10,74 @@ import * as Console from "effect/Console"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
-import type { LeaderElectionError } from "../../LeaderElectionError.ts"
-import { exitCodes } from "../shared/exitCodes.ts"
-import { CommandFailure } from "../shared/failure.ts"
+import { InvalidSettings, LeaderElectionError } from "../../LeaderElectionError.ts"
+import { flagsOf, rename } from "../shared/givenAs.ts"
 import * as Options from "../shared/options.ts"
-import { manifest, type Names } from "./documents.ts"
+import { manifest, type Names, sidecarPorts } from "./documents.ts"
 
 const quote = (text: string): string => JSON.stringify(text)
 
 const label = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/
 
-const usage = (message: string): CommandFailure => new CommandFailure({ exitCode: exitCodes.usage, message })
-
-const conflicts = ({ events, many, shards, sidecar }: Names) =>
-  sidecar === undefined ? [] : [
-    ["events", events, "Events are made by programs that use the library, not by serve"],
-    ["many", many, "serve takes part in one election"],
-    ["shards", shards, "serve takes part in one election"]
+/** Pairs of options that exclude each other. */
+const conflicts = ({ events, many, shards, sidecar, watch }: Names) => {
+  const isSidecar = sidecar !== undefined
+  return [
+    ["--events and --sidecar", events && isSidecar, "Events are made by programs that use the library, not by serve"],
+    ["--many and --sidecar", many && isSidecar, "serve takes part in one election"],
+    ["--shards and --sidecar", shards && isSidecar, "serve takes part in one election"],
+    ["--shards and --many", shards && many, "a group has Leases of any name already, and its members need its name"],
+    ["--shards and --no-watch", shards && !watch, "the members of a group see each other by watching"]
   ] as const
-
-/** The names and the duration, checked as those of an election are; the name is the Deployment's and a label too. */
-const check = (names: Names): Effect.Effect<void, LeaderElectionError | CommandFailure> => {
-  const { leaseDuration, name, namespace, serviceAccount } = names
-  for (const [flag, value] of [["name", name], ["service-account", serviceAccount]] as const) {
-    if (!label.test(value)) {
-      return Effect.fail(
-        usage(`--${flag} is ${quote(value)}: give at most 63 small letters, digits and "-", such as my-service`)
-      )
-    }
-  }
-  for (const [flag, isGiven, why] of conflicts(names)) {
-    if (isGiven) {
-      return Effect.fail(usage(`--${flag} and --sidecar do not go together: ${why}`))
-    }
-  }
-  return LeaderElectionConfig.make({ name, namespace, leaseDuration }).pipe(
-    Effect.provideService(LeaderElectionConfig.ReadsEnvironment, false),
-    Effect.asVoid
-  )
 }
+
+/** What cannot work beside what is wrong with the settings of the election. The name is the Deployment's and a label too. */
+const problemsOf = (names: Names): ReadonlyArray<string> => [
+  ...([["name", names.name], ["service-account", names.serviceAccount]] as const)
+    .filter(([flag, value]) => !label.test(value) && (flag === "name" || value !== names.name))
+    .map(([flag, value]) =>
+      `--${flag} is ${quote(value)}: give at most 63 small letters, digits and "-", such as my-service`
+    ),
+  ...([["image", names.image], ["sidecar", names.sidecar]] as const)
+    .filter(([, value]) => value !== undefined && !/^\S+$/.test(value))
+    .map(([flag, value]) =>
+      `--${flag} is ${
+        quote(value ?? "")
+      }: give an image, without white space, such as registry.example.com/my-service:1`
+    ),
+  ...(names.sidecar !== undefined && sidecarPorts.some((port) => port === names.probePort)
+    ? [
+      `--probe-port is ${names.probePort}, a port of the sidecar's in the same Pod (${sidecarPorts.join(", ")}): ` +
+      "let the program listen on another"
+    ]
+    : []),
+  ...conflicts(names)
+    .filter(([, isGiven]) => isGiven)
+    .map(([both, , why]) => `${both} do not go together: ${why}`)
+]
+
+/** Fails with everything that is wrong. */
+const check = (names: Names): Effect.Effect<void, LeaderElectionError> =>
+  Effect.gen(function*() {
+    const { leaseDuration, namespace } = names
+    // The name is checked above, by a stricter rule.
+    const settings = yield* LeaderElectionConfig.make({ name: "name", namespace, leaseDuration }).pipe(
+      Effect.provideService(LeaderElectionConfig.ReadsEnvironment, false),
+      Effect.mapError(rename(flagsOf({ namespace, leaseDuration }))),
+      Effect.result
+    )
+    const problems = [
+      ...problemsOf(names),
+      ...(Result.isFailure(settings) && settings.failure.reason._tag === "InvalidSettings"
+        ? settings.failure.reason.problems
+        : [])
+    ]
+    if (problems.length > 0) {
+      return yield* new LeaderElectionError({ reason: new InvalidSettings({ problems }) })
+    }
+  })
 
 const required = (name: string, metavar: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description))
@@ -73,7 +101,7 @@ export const command = Command.make(
       "How long the others wait for a leader that is silent (default 15s)"
     ),
     ending: Options.duration("ending", "How long the program needs to end when it is asked to (default 20s)"),
-    probePort: Options.port("probe-port").pipe(
+    probePort: Options.whole("probe-port", "PORT", { least: 1, most: 65535, noun: "a port" }).pipe(
       Flag.withDescription("Where the program answers /livez and /readyz"),
       Flag.optional,
       Flag.map(Option.getOrUndefined)
@@ -103,9 +131,6 @@ export const command = Command.make(
       serviceAccount: options.serviceAccount ?? options.name,
       ending: options.ending ?? Duration.seconds(20),
       watch: Option.getOrElse(options.watch, () => true)
-    }
-    if (names.shards && !names.watch) {
-      return yield* usage("--shards needs the right to watch: leave out --no-watch")
     }
     yield* check(names)
     yield* Console.log(manifest(names).trimEnd())

@@ -19,11 +19,12 @@ import * as KubernetesClient from "../../kubernetes/KubernetesClient.ts"
 import type { KubernetesConfigError } from "../../kubernetes/KubernetesError.ts"
 import * as KubernetesLeaderElection from "../../kubernetes/KubernetesLeaderElection.ts"
 import { OptionalPackages } from "../../kubernetes/OptionalPackages.ts"
-import type * as LeaderElection from "../../LeaderElection.ts"
+import * as LeaderElection from "../../LeaderElection.ts"
 import * as LeaderElectionConfig from "../../LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "../../LeaderElectionError.ts"
 import { exitCodes } from "./exitCodes.ts"
 import { CommandFailure } from "./failure.ts"
+import { flagsOf, rename } from "./givenAs.ts"
 import type { Format } from "./log.ts"
 import { load } from "./optionalPackages.ts"
 
@@ -146,7 +147,7 @@ export const settings = {
   )
 }
 
-const hostAndPort = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/
+const hostAndPort = /^(?:\[([^\]\s]+)\]|([^:\s]+))(?::(\d{1,5}))?$/
 
 /** Reads `host`, `host:port`, `[address]:port`, or an IPv6 address as it is: with two colons or more there is no port. */
 export const parseHostAndPort = (
@@ -231,4 +232,10 @@ export const resolveNamespace = (
 export const layerElection = (
   options: Connection & LeaderElectionConfig.Input
 ): Layer.Layer<LeaderElection.LeaderElection, LeaderElectionError | KubernetesConfigError> =>
-  Layer.provide(KubernetesLeaderElection.layer(options), layerClient(options))
+  KubernetesLeaderElection.layer(options).pipe(
+    Layer.catchTag(
+      "LeaderElectionError",
+      (error) => Layer.effect(LeaderElection.LeaderElection, Effect.fail(rename(flagsOf(options))(error)))
+    ),
+    Layer.provide(layerClient(options))
+  )
