@@ -33,6 +33,7 @@ import { isFailure, report } from "./shared/failure.ts"
 import * as Log from "./shared/log.ts"
 import { LogFormat } from "./shared/options.ts"
 import { programName } from "./shared/programName.ts"
+import { describeFailure, watchStdout } from "./shared/stdout.ts"
 import { command as status } from "./status/status.ts"
 import { command as stepDown } from "./stepDown.ts"
 import { command as watch } from "./watch/watch.ts"
@@ -133,11 +134,10 @@ process.on("uncaughtException", (error) => {
   Log.exit(exitCodes.internal)
 })
 
-// A pipe that nobody reads any more: `effect-kubernetes-leader-election status | head -1`.
-process.stdout.on("error", () => process.exit(exitCodes.failure))
-
 // A command that listens to a signal itself has taken it over from here: it ends when it sees fit.
 const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
+  // Nobody gets what the command would still say: it ends, and takes away what it has made.
+  const stdout = watchStdout(() => fiber.interruptUnsafe(fiber.id))
   let received: NodeJS.Signals | undefined
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => {
@@ -153,7 +153,14 @@ const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
       : received === undefined
       ? exitCodes.internal
       : ofSignal(received)
-    teardown(exit, () => process.stdout.write("", () => Log.exit(exitCode)))
+    teardown(exit, () =>
+      stdout.flush((failure) => {
+        const message = failure === undefined ? undefined : describeFailure(failure)
+        if (message !== undefined) {
+          Effect.runSync(printError(programName, message))
+        }
+        Log.exit(failure === undefined ? exitCode : exitCodes.failure)
+      }))
   })
 })
 

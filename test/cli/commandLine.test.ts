@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Effect, Stdio } from "effect"
+import { existsSync } from "node:fs"
 import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { afterAll, beforeAll } from "vitest"
@@ -169,6 +170,54 @@ describe("what cannot work", () => {
     assert.isTrue(
       lines.some(({ level, message }) => level === "WARN" && message.includes("NODE_TLS_REJECT_UNAUTHORIZED"))
     )
+  }, limit)
+})
+
+describe("output that cannot be written", () => {
+  /** Starts the command by a shell that has this done before, or to its stdout. */
+  const inShell = async (script: string, args: ReadonlyArray<string>) => {
+    await using running = new Running("/bin/sh", ["-c", script, process.execPath, executable.file, ...args], {
+      HOME: "/nowhere"
+    })
+    const { code } = await running.exit
+    return { code, stderr: running.stderr }
+  }
+  const manifest = ["manifest", "--name", "a", "--image", "b"]
+  const lost = (why: string) => ({
+    code: exitCodes.failure,
+    stderr: `effect-kubernetes-leader-election: cannot write to stdout: ${why}\n`
+  })
+
+  it.each([manifest, ["--version"], ["manifest", "--help"], ["--completions", "bash"]])(
+    "%s %s: one line on stderr, and 1, on a full disk",
+    async (...args) => {
+      const given = args.filter((arg) => arg !== undefined)
+      assert.deepStrictEqual(await inShell(`exec "$0" "$@" > /dev/full`, given), lost("no space left on device"))
+    },
+    limit
+  )
+
+  it("is not cut where only a part can be written", async () => {
+    const file = join(executable.file, "..", "limited.yaml")
+    const script = `trap "" XFSZ; ulimit -f 1; exec "$0" "$@" > ${file}`
+    assert.deepStrictEqual(await inShell(script, manifest), lost("file too large"))
+  }, limit)
+
+  it("ends a command that would go on, and what it has made goes with it", async () => {
+    const file = join(executable.file, "..", "unwritten.kubeconfig")
+    const { code, stderr } = await inShell(`exec "$0" "$@" > /dev/full`, ["dev-server", "--kubeconfig", file])
+    assert.strictEqual(code, exitCodes.failure)
+    assert.include(stderr, "cannot write to stdout: no space left on device\n")
+    assert.isFalse(existsSync(file))
+  }, limit)
+
+  it("ends every command with 1, and without a word, where nobody reads the pipe", async () => {
+    const pipe = join(executable.file, "..", "unread")
+    // Its only reader is gone before the command begins.
+    const script = `mkfifo ${pipe} && exec 3<> ${pipe} 4> ${pipe} 3<&- && rm ${pipe} && exec "$0" "$@" >&4 4>&-`
+    for (const args of [manifest, ["--version"], ["manifest", "--help"]]) {
+      assert.deepStrictEqual(await inShell(script, args), { code: exitCodes.failure, stderr: "" }, args.join(" "))
+    }
   }, limit)
 })
 
