@@ -241,7 +241,7 @@ const runInTerm = <A, E, R>(
 ): Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>> =>
   Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
     // Lost before the program could begin: then it takes no step.
-    yield* leadership.ensure
+    yield* Effect.mapError(leadership.ensure, (error) => markLoss(error, election))
     const endTerm = (exit: Exit.Exit<unknown, unknown>) =>
       Effect.annotateLogs(
         Terms.end(election, Exit.isFailure(exit) ? exit.cause : undefined),
@@ -259,22 +259,32 @@ const runInTerm = <A, E, R>(
     // The loss does not wait for anything but this: no request, and no finalizer of ours.
     const settled = yield* Effect.exit(restore(Effect.raceFirst(
       Effect.map(Fiber.await(fiber), Option.some),
-      Effect.as(leadership.lost, Option.none<Exit.Exit<A, E>>())
+      Effect.as(
+        Effect.andThen(leadership.lost, Effect.suspend(() => State.wasLost(election) ? Effect.void : Effect.never)),
+        Option.none<Exit.Exit<A, E>>()
+      )
     )))
     yield* endTerm(settled)
-    if (Exit.isSuccess(settled) && Option.isSome(settled.value)) {
+    // What ended within its term. One that had lost it may have ended before the loss could be heard of here.
+    if (Exit.isSuccess(settled) && Option.isSome(settled.value) && !State.wasLost(election)) {
       return yield* settled.value.value
     }
     yield* Fiber.interrupt(fiber)
+    const exit = yield* Fiber.await(fiber)
+    if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause) && !isToldLoss(exit.cause)) {
+      yield* logError("The program failed while it was being stopped", exit.cause)
+    }
     if (Exit.isFailure(settled)) {
       return yield* Effect.failCause(settled.cause)
     }
-    const exit = yield* Fiber.await(fiber)
-    if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
-      yield* logError("The program failed while it was being stopped", exit.cause)
-    }
     return yield* markLoss(State.lostError(election.state.claim?.lost ?? "RenewDeadlineExceeded"), election)
   }))
+
+/** Whether a program failed with nothing but what `ensure` told it. */
+const isToldLoss = (cause: Cause.Cause<unknown>): boolean =>
+  cause.reasons.every((reason) =>
+    Cause.isFailReason(reason) && isLeaderElectionError(reason.error) && reason.error.reason._tag === "LeadershipLost"
+  )
 
 /**
  * Waits until this process leads, runs the program, and stops it when

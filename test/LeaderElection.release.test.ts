@@ -116,6 +116,17 @@ describe("the order of an end", () => {
     assert.isTrue(w.logs.some((line) => line.startsWith("Error a: The program failed while it was being stopped")))
   })
 
+  test("a failure while the program is being interrupted from outside is logged too", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const fiber = yield* a.start(Effect.andThen(Effect.addFinalizer(() => Effect.die("finalizer")), Effect.never))
+    yield* w.until(101_000)
+    fiber.interruptUnsafe()
+    yield* w.until(102_000)
+    assert.isTrue(Exit.hasInterrupts(fiber.pollUnsafe()!))
+    assert.isTrue(w.logs.some((line) => line.startsWith("Error a: The program failed while it was being stopped")))
+  })
+
   test("the scope of acquire ends the same way", function*(w) {
     yield* oldLease(w)
     const a = yield* w.candidate("a")

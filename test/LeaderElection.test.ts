@@ -8,7 +8,7 @@ import type { LeaderElectionStatus } from "../src/LeaderElectionStatus.ts"
 import { Leadership } from "../src/Leadership.ts"
 import { LeaseStore } from "../src/LeaseStore.ts"
 import { MemoryLeaseStore } from "../src/testing/index.ts"
-import { heldBy, key, oldLease, test } from "./utils/Elections.ts"
+import { type Candidate, heldBy, key, oldLease, test } from "./utils/Elections.ts"
 
 const reasonOf = (exit: Exit.Exit<unknown, LeaderElectionError>) =>
   Exit.isFailure(exit)
@@ -143,6 +143,34 @@ describe("a program", () => {
     })
   }
 
+  test("one whose term is lost before it ends has lost it, however soon it ends", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const b = yield* w.candidate("b")
+    const steppingDown = Leadership.use(({ stepDown }) => Effect.as(stepDown, "value"))
+    yield* a.start(steppingDown)
+    yield* w.settle
+    yield* b.start(Effect.andThen(Effect.sleep("1 second"), steppingDown))
+    yield* w.until(130_000)
+    assert.deepStrictEqual(w.timeline.map((line) => line.replace(/^\d+ /, "")), [
+      "a fails: SteppedDown",
+      "b fails: SteppedDown"
+    ])
+  })
+
+  test(
+    "one that has ended has not lost its term, whatever happens to the Lease while its finalizers run",
+    function*(w) {
+      yield* oldLease(w)
+      const a = yield* w.candidate("a")
+      yield* a.startForever(Effect.as(Effect.addFinalizer(() => Effect.sleep("5 seconds")), "value"))
+      yield* w.until(101_000)
+      yield* w.cluster.deleteLease(key)
+      yield* w.until(130_000)
+      assert.deepStrictEqual(w.timeline, ["105000 a succeeds with value"])
+    }
+  )
+
   test("T19 one that interrupts itself releases the Lease", function*(w) {
     yield* oldLease(w)
     const a = yield* w.candidate("a")
@@ -244,6 +272,57 @@ describe("whileLeadingForever", () => {
     assert.isUndefined(yield* w.cluster.lease(key))
     yield* w.until(140_000)
     assert.deepStrictEqual(w.timeline, ["100000 a leads", "131000 a ends", "131000 a leads"])
+  })
+
+  test("campaigns again where the program notices its loss before its first asynchronous step", function*(w) {
+    yield* oldLease(w)
+    let asleep = 0
+    let terms = 0
+    const a = yield* w.candidate("a", { witness: () => BigInt(asleep) * 1_000_000n, wallClock: () => asleep })
+    yield* a.startForever(Effect.gen(function*() {
+      const { ensure, stepDown } = yield* Leadership
+      terms++
+      yield* w.note(`term ${terms}`)
+      if (terms === 1) {
+        // Its process does nothing for longer than its validity.
+        asleep = 11_000
+        yield* ensure
+      } else if (terms === 2) {
+        yield* stepDown
+        yield* ensure
+      }
+      return "done"
+    }))
+    yield* w.until(200_000)
+    assert.deepStrictEqual(w.timeline.map((line) => line.replace(/^\d+ /, "")), [
+      "term 1",
+      "term 2",
+      "term 3",
+      "a succeeds with done"
+    ])
+    assert.deepStrictEqual(w.logs.filter((line) => line.startsWith("Error")), [])
+  })
+
+  test("campaigns again where the term is lost before the program could begin", function*(w) {
+    yield* oldLease(w)
+    const candidates: Array<Candidate> = []
+    let asleep = 0
+    const a = yield* w.candidate("a", {
+      // The process is suspended once, as soon as its term has begun.
+      witness: () => {
+        if (candidates.some(({ election }) => Effect.runSync(election.status)._tag === "Leading")) {
+          asleep = 11_000
+        }
+        return BigInt(asleep) * 1_000_000n
+      },
+      wallClock: () => asleep
+    })
+    candidates.push(a)
+    const fiber = yield* a.startForever(Effect.as(w.note("runs"), "done"))
+    yield* w.until(200_000)
+    assert.isDefined(fiber.pollUnsafe())
+    assert.strictEqual(w.logs.filter((line) => line.includes("Stopped leading: leadership lost")).length, 1)
+    assert.deepStrictEqual(w.timeline.map((line) => line.replace(/^\d+ /, "")), ["runs", "a succeeds with done"])
   })
 
   test("ends with the program's result, or its failure", function*(w) {

@@ -216,6 +216,9 @@ export const statusOf = (state: State): LeaderElectionStatus => {
     : { _tag: "Ending", leader, term, reason: lost }
 }
 
+/** Whether the term was lost before its program had ended: what happens to the Lease afterwards is not a loss. */
+export const wasLost = ({ state: { claim } }: Election): boolean => claim?.lost !== undefined && !claim.over
+
 // --- Change ---
 
 /** The one way in which anything changes. Returns whether it did. */
