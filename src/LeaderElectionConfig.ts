@@ -378,14 +378,18 @@ export const make: (input?: Input) => Effect.Effect<Settings, LeaderElectionErro
 )
 
 /**
- * The namespace of the Lease, as {@link make} finds it; `undefined` where there
- * is none. For tools that look at Leases and take part in no election.
+ * The namespace of the Lease, as {@link make} finds and checks it; `undefined`
+ * where there is none. For tools that look at Leases and take part in no
+ * election.
  *
  * @category accessors
  * @since 0.2.0
  */
 export const namespace = (given?: string | undefined): Effect.Effect<string | undefined, LeaderElectionError> =>
-  Effect.map(readEnvironment, (environment) => Rules.pickNamespace(given, environment)[0] || undefined)
+  Effect.flatMap(readEnvironment, (environment) => {
+    const resolved = Rules.resolveNamespace(given, environment)
+    return Result.isFailure(resolved) ? Effect.fail(invalid(resolved.failure)) : Effect.succeed(resolved.success)
+  })
 
 // -----------------------------------------------------------------------------
 // Layers

@@ -17,6 +17,11 @@ describe("LeaderElectionConfig", () => {
     Effect.gen(function*() {
       assert.strictEqual(yield* LeaderElectionConfig.namespace(), "theirs")
       assert.strictEqual(yield* LeaderElectionConfig.namespace("option"), "option")
+      // By the rules of an election's.
+      for (const given of ["", "UP"]) {
+        const error = yield* Effect.flip(LeaderElectionConfig.namespace(given))
+        assert.strictEqual(error.reason._tag, "InvalidSettings")
+      }
     }).pipe(
       Effect.provideService(LeaderElectionConfig.CredentialsOrigin, "given"),
       Effect.provideService(LeaderElectionConfig.CredentialsNamespace, "theirs"),

@@ -89,6 +89,26 @@ describe("bad usage", () => {
     }
   }, limit)
 
+  const noLease: ReadonlyArray<
+    readonly [args: ReadonlyArray<string>, message: RegExp, env: Record<string, string>]
+  > = [
+    [["status"], /namespace \(LEADER_ELECTION_NAMESPACE\) is "UP"/, { LEADER_ELECTION_NAMESPACE: "UP" }],
+    [["status", "a"], /LEADER_ELECTION_NAMESPACE\) is set, but empty/, { LEADER_ELECTION_NAMESPACE: "" }],
+    [["watch", "a", "-n", ""], /: --namespace is set, but empty.*--namespace default/, {}],
+    [["step-down", ""], /: NAME is set, but empty: give the name of the Lease.*such as my-service/, {}],
+    [["step-down"], /name \(LEADER_ELECTION_NAME\) is " "/, { LEADER_ELECTION_NAME: " " }],
+    [["status", "a", ""], /NAME is set, but empty/, {}],
+    [["watch", "UP"], /NAME is "UP"/, {}],
+    [["status", "--group", ""], /flag --group. Expected: the name of a group/, {}],
+    [["watch", "--group", "a,b=c"], /--group: "a,b=c". Expected: the name of a group/, {}],
+    [["watch", "--group", "a", "b"], /--group shows one group of shards: give it without NAME/, {}]
+  ]
+  it.each(noLease)("%s: no Lease can be called that", async (args, message, env) => {
+    const ended = await finish([...args, "--kubeconfig", await kubeconfigOf("http://127.0.0.1:1")], env)
+    assert.strictEqual(ended.code, 2, ended.stderr)
+    assert.match(ended.stderr, message)
+  }, limit)
+
   const unseparated: ReadonlyArray<ReadonlyArray<string>> = [
     ["--name", "a", "prog", "--namespace", "elsewhere"],
     ["--name", "a", "prog"],

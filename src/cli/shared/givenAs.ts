@@ -23,9 +23,9 @@ export const flagsOf = (input: { readonly [S in Setting]?: unknown }): GivenAs =
 
 /** A problem that the rules have found, in the words of {@link GivenAs}. */
 export const inWordsOf = (givenAs: GivenAs) => (problem: string): string =>
-  (Object.entries(givenAs) as ReadonlyArray<[Setting, string]>).reduce(
+  (Object.entries(givenAs) as ReadonlyArray<[Setting, string | undefined]>).reduce(
     (text, [setting, called]) =>
-      text.replaceAll(`${setting} (${variables[setting]})`, called)
+      called === undefined ? text : text.replaceAll(`${setting} (${variables[setting]})`, called)
         // The example of the remedy.
         .replaceAll(`${variables[setting]}=`, called.startsWith("--") ? `${called} ` : ""),
     problem

@@ -74,21 +74,43 @@ export const leaseName = Argument.String("NAME").pipe(
   Argument.optional
 )
 
+const usage = (message: string): CommandFailure => new CommandFailure({ message, exitCode: exitCodes.usage })
+
+/** Fails where `name` cannot be the name of a Lease; `calledAs` is how it was given, where no variable gave it. */
+export const checkName = (name: string, calledAs?: string): Effect.Effect<string, LeaderElectionError> =>
+  LeaderElectionConfig.make({ name, namespace: "default" }).pipe(
+    Effect.provideService(LeaderElectionConfig.ReadsEnvironment, false),
+    Effect.mapError(rename({ name: calledAs })),
+    Effect.as(name)
+  )
+
 /** What {@link leaseName} names. */
-export const resolveName = (given: Option.Option<string>): Effect.Effect<string, CommandFailure> =>
-  Effect.flatMap(
-    Effect.orElseSucceed(Config.option(Config.String(LeaderElectionConfig.variables.name)), Option.none<string>),
-    (variable) =>
-      Option.match(Option.orElse(given, () => Option.filter(variable, (name) => name !== "")), {
-        onNone: () =>
-          Effect.fail(
-            new CommandFailure({
-              message: `no Lease is named: give NAME, or set ${LeaderElectionConfig.variables.name}`,
-              exitCode: exitCodes.usage
-            })
-          ),
-        onSome: Effect.succeed
-      })
+export const resolveName = (
+  given: Option.Option<string>
+): Effect.Effect<string, CommandFailure | LeaderElectionError> =>
+  Option.isSome(given)
+    ? checkName(given.value, "NAME")
+    : Effect.flatMap(
+      Effect.orElseSucceed(Config.option(Config.String(LeaderElectionConfig.variables.name)), Option.none<string>),
+      (variable): Effect.Effect<string, CommandFailure | LeaderElectionError> =>
+        Option.isSome(variable) && variable.value !== ""
+          ? checkName(variable.value)
+          : Effect.fail(usage(`no Lease is named: give NAME, or set ${LeaderElectionConfig.variables.name}`))
+    )
+
+const groupName = /^[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?$/
+
+/** A group of shards, whose name is a label. */
+export const group = (description: string): Flag.Flag<string | undefined> =>
+  optional(
+    Flag.String("group").pipe(
+      Flag.withMetavar("GROUP"),
+      Flag.withDescription(description),
+      Flag.filter(
+        (given) => groupName.test(given),
+        () => `the name of a group, at most 63 small letters, digits, "-" and ".", such as tenants`
+      )
+    )
   )
 
 /** The namespace, for commands that look at Leases without taking part. */
@@ -189,7 +211,7 @@ export const layerStatsD = (
     ).pipe(
       Layer.catchTag("ConfigError", (error) =>
         Layer.effectDiscard(
-          Effect.fail(new CommandFailure({ message: error.cause.message, exitCode: exitCodes.usage }))
+          Effect.fail(usage(error.cause.message))
         ))
     )
 
@@ -214,17 +236,13 @@ export const layerClient = (
 /** The namespace that a command looks at: as {@link LeaderElectionConfig.make} has it. */
 export const resolveNamespace = (
   given: string | undefined
-): Effect.Effect<string, CommandFailure, KubernetesClient.KubernetesClient> =>
+): Effect.Effect<string, CommandFailure | LeaderElectionError, KubernetesClient.KubernetesClient> =>
   LeaderElectionConfig.namespace(given).pipe(
     Effect.provide(KubernetesLeaderElection.layerCredentials),
-    Effect.mapError(({ message }) => new CommandFailure({ message, exitCode: exitCodes.usage })),
+    Effect.mapError(rename(flagsOf({ namespace: given }))),
     Effect.filterOrFail(
       (namespace) => namespace !== undefined,
-      () =>
-        new CommandFailure({
-          message: "no namespace is given, and the credentials have none: say --namespace",
-          exitCode: exitCodes.usage
-        })
+      () => usage("no namespace is given, and the credentials have none: say --namespace")
     )
   )
 

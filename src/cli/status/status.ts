@@ -127,6 +127,7 @@ export const status = Effect.fnUntraced(function*(options: {
       message: "--all-namespaces shows all Leases: give it, or names, not both"
     })
   }
+  yield* Effect.forEach(options.names, (name) => Options.checkName(name, "NAME"), { discard: true })
   const namespace = options.allNamespaces ? undefined : yield* Options.resolveNamespace(options.namespace)
   const missing: Array<string> = []
   const found: Array<Status> = []
@@ -167,7 +168,7 @@ export const command = Command.make(
       Flag.withDefault(false),
       Flag.withDescription("Leases of all namespaces")
     ),
-    group: Options.text("group", "GROUP", "A group of shards: its members, and how many each leads"),
+    group: Options.group("A group of shards: its members, and how many each leads"),
     output: Flag.Literals("output", ["table", "json"]).pipe(
       Flag.withAlias("o"),
       Flag.withDefault("table"),

@@ -10,11 +10,14 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as KubernetesLeaseStore from "../../kubernetes/KubernetesLeaseStore.ts"
 import type { LeaseError } from "../../LeaseError.ts"
 import { formatKey, type LeaseKey } from "../../LeaseRecord.ts"
 import { LeaseStore } from "../../LeaseStore.ts"
+import { exitCodes } from "../shared/exitCodes.ts"
+import { CommandFailure } from "../shared/failure.ts"
 import * as Options from "../shared/options.ts"
 import { line } from "../shared/printable.ts"
 import { paint, render, shortLabels } from "../shared/timeline.ts"
@@ -160,12 +163,18 @@ export const command = Command.make(
   {
     name: Options.leaseName,
     namespace: Options.namespace,
-    group: Options.text("group", "GROUP", "A group of shards instead of one Lease"),
+    group: Options.group("A group of shards instead of one Lease"),
     ...Options.connection
   },
   Effect.fnUntraced(function*({ group, name, namespace, ...connection }) {
     yield* Effect.gen(function*() {
       if (group !== undefined) {
+        if (Option.isSome(name)) {
+          return yield* new CommandFailure({
+            exitCode: exitCodes.usage,
+            message: "--group shows one group of shards: give it without NAME"
+          })
+        }
         return yield* watchGroup(group, yield* Options.resolveNamespace(namespace))
       }
       yield* watch({ name: yield* Options.resolveName(name), namespace: yield* Options.resolveNamespace(namespace) })

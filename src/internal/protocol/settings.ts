@@ -178,7 +178,7 @@ const leaseDurationProblem = (nanos: bigint, shown: string): string | undefined 
 }
 
 // An empty one of the credentials means none.
-export const pickNamespace = (
+const pickNamespace = (
   given: string | undefined,
   environment: Environment
 ): readonly [string | undefined, string] => {
@@ -241,6 +241,19 @@ const readNamespace = (findings: Findings, input: Input, environment: Environmen
   return given === undefined
     ? missing(findings, called("namespace"), remedy)
     : readText(findings, given, source, remedy, labelProblem)
+}
+
+/** The namespace alone; `undefined` where there is none. */
+export const resolveNamespace = (
+  given: string | undefined,
+  environment: Environment
+): Result.Result<string | undefined, ReadonlyArray<string>> => {
+  const findings: Findings = { problems: [], warnings: [], notices: [] }
+  if (pickNamespace(given, environment)[0] === undefined) {
+    return Result.succeed(undefined)
+  }
+  const namespace = readNamespace(findings, { namespace: given }, environment)
+  return findings.problems.length > 0 ? Result.fail(findings.problems) : Result.succeed(namespace)
 }
 
 /** This process's Pod, where it is known. */
