@@ -50,11 +50,11 @@ export const command = Command.make(
       Flag.optional,
       Flag.map((port) => port._tag === "Some" ? port.value : undefined)
     ),
-    file: Flag.String("kubeconfig").pipe(
-      Flag.withMetavar("FILE"),
-      Flag.withDescription("Where to write the kubeconfig that leads there (default leases.kubeconfig)"),
-      Flag.withDefault("leases.kubeconfig")
-    )
+    file: Options.filled(
+      "kubeconfig",
+      "FILE",
+      "Where to write the kubeconfig that leads there (default leases.kubeconfig)"
+    ).pipe(Flag.withDefault("leases.kubeconfig"))
   },
   devServer
 ).pipe(

@@ -67,6 +67,12 @@ const root = Command.make(programName).pipe(
   Command.withGlobalFlags([LogFormat])
 )
 
+const describeMistake = (error: CliError.CliError): string =>
+  error._tag === "InvalidValue" && error.value === ""
+    // As it stands, it says that there is no value at all.
+    ? `${error.kind === "flag" ? "--" : ""}${error.option} is empty: give ${error.expected.replace(/^Expected:? /, "")}`
+    : error.message.replace(/\s*\n\s*/g, " ")
+
 /** A mistake in the arguments is one line on stderr, not the whole help. */
 const layerPresenter = CliOutput.layerPresenter({
   present: (event) =>
@@ -75,7 +81,7 @@ const layerPresenter = CliOutput.layerPresenter({
         const path = event.commandPath.join(" ")
         // An unknown option of `run` may be one of COMMAND.
         const hint = event.commandPath.at(-1) === "run" && !process.argv.includes("--") ? `; ${remedy}` : ""
-        return printError(path, `${error.message.replace(/\s*\n\s*/g, " ")}${hint} (see ${path} --help)`)
+        return printError(path, `${describeMistake(error)}${hint} (see ${path} --help)`)
       }, { discard: true })
       : CliOutput.defaultPresenter.present(event)
 })

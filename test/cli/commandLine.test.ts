@@ -63,6 +63,38 @@ describe("bad usage", () => {
     }, limit)
   }
 
+  // `--host "$HOST"` without HOST would listen on all addresses.
+  it("an option that takes a text is given an empty one", async () => {
+    const tried = new Set<string>()
+    for (
+      const command of ["run", "serve", "step-down", "status", "watch", "doctor", "manifest", "dev-server", "demo"]
+    ) {
+      const { stdout } = await finish([command, "--help"])
+      const options = [...stdout.matchAll(/^ {2}--([a-z-]+)(?:, -\w)? (?!PORT|NUMBER|DURATION)[A-Z[\]:]+ .*/gm)]
+      for (const [line, flag] of options.filter(([line]) => !tried.has(line))) {
+        tried.add(line)
+        const others = command === "manifest"
+          ? ["name", "image"].filter((other) => other !== flag).map((other) => `--${other}=a`)
+          : []
+        const { code, stderr } = await finish([
+          command,
+          ...others,
+          `--${flag}=`,
+          ...(command === "run" ? ["--", "true"] : [])
+        ])
+        assert.strictEqual(code, 2, `${line}: ${stderr}`)
+        assert.match(stderr, new RegExp(`--${flag} is (""|(set, but )?empty): give `), line)
+      }
+    }
+    assert.isAtLeast(tried.size, 15)
+  }, limit)
+
+  it.each(["step-down", "status", "watch"])("%s refuses an empty NAME", async (command) => {
+    const { code, stderr } = await finish([command, ""])
+    assert.strictEqual(code, 2)
+    assert.include(stderr, "NAME is empty: give the name of a Lease (see ")
+  }, limit)
+
   it("is JSON too with --log json, and in nobody else's words", async () => {
     for (const args of [["serve", "--port", "x", "--log", "json"], ["--log=json", "serve", "--port", "x"]]) {
       const { code, stderr } = await finish(args)

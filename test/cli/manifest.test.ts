@@ -179,7 +179,7 @@ describe("manifest", () => {
     [["--name", "a", "--image", "x", "-n", ""], /: --namespace is set, but empty: give the namespace/],
     [["--name", "a", "--image", ""], /--image is "": give an image/],
     [["--name", "a", "--image", "x y"], /--image is "x y": give an image/],
-    [["--name", "a", "--image", "x", "--sidecar", ""], /--sidecar is "": give an image/],
+    [["--name", "a", "--image", "x", "--sidecar", "x y"], /--sidecar is "x y": give an image/],
     [["--name", "a", "--image", "x", "--sidecar", "y", "--probe-port", "9090"], /--probe-port is 9090.*sidecar's/],
     [["--name", "a", "--image", "x", "--sidecar", "y", "--probe-port", "4040"], /--probe-port is 4040.*sidecar's/],
     [["--name", "a", "--image", "x", "--shards", "--many"], /--shards and --many do not go together/],

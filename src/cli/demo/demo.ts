@@ -337,13 +337,11 @@ export const command = Command.make(
       "Kubeconfig of a cluster (else the demo runs on a server of its own)"
     ),
     context: Options.connection.context,
-    namespace: Flag.String("namespace").pipe(
-      Flag.withAlias("n"),
-      Flag.withMetavar("NAMESPACE"),
-      Flag.withDescription("Namespace of the Lease (else that of the context, or default)"),
-      Flag.optional,
-      Flag.map(Option.getOrUndefined)
-    )
+    namespace: Options.text(
+      "namespace",
+      "NAMESPACE",
+      "Namespace of the Lease (else that of the context, or default)"
+    ).pipe(Flag.withAlias("n"))
   },
   demo
 ).pipe(

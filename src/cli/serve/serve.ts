@@ -14,9 +14,7 @@ import * as Options from "../shared/options.ts"
 export const command = Command.make(
   "serve",
   {
-    host: Flag.String("host").pipe(
-      Flag.withMetavar("ADDRESS"),
-      Flag.withDescription("Address to listen on (default 127.0.0.1: only this Pod)"),
+    host: Options.filled("host", "ADDRESS", "Address to listen on (default 127.0.0.1: only this Pod)").pipe(
       Flag.withDefault("127.0.0.1")
     ),
     port: Options.port("port").pipe(

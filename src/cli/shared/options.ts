@@ -31,9 +31,17 @@ import { load } from "./optionalPackages.ts"
 const optional = <A>(flag: Flag.Flag<A>): Flag.Flag<A | undefined> =>
   Flag.map(Flag.optional(flag), Option.getOrUndefined)
 
+/** A text. An empty one is refused: it comes from a variable that is not set, and nothing else has asked for it. */
+export const filled = (name: string, metavar: string, description: string): Flag.Flag<string> =>
+  Flag.String(name).pipe(
+    Flag.withMetavar(metavar),
+    Flag.withDescription(description),
+    Flag.filter((given) => given !== "", () => `${metavar}, or leave the option out`)
+  )
+
 /** An optional text. */
 export const text = (name: string, metavar: string, description: string): Flag.Flag<string | undefined> =>
-  optional(Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description)))
+  optional(filled(name, metavar, description))
 
 /** An optional duration: `15s`, `1m30s`, `15 seconds`, or plain seconds. */
 export const duration = (name: string, description: string): Flag.Flag<Duration.Duration | undefined> =>
@@ -71,6 +79,7 @@ export const port = (name: string): Flag.Flag<number> => whole(name, "PORT", { l
 /** The Lease that a command is about: its argument, or the variable of the candidates. */
 export const leaseName = Argument.String("NAME").pipe(
   Argument.withDescription("Name of the Lease (else LEADER_ELECTION_NAME)"),
+  Argument.filter((given) => given !== "", () => "the name of a Lease"),
   Argument.optional
 )
 
@@ -114,15 +123,11 @@ export const group = (description: string): Flag.Flag<string | undefined> =>
   )
 
 /** The namespace, for commands that look at Leases without taking part. */
-export const namespace = optional(
-  Flag.String("namespace").pipe(
-    Flag.withAlias("n"),
-    Flag.withMetavar("NAMESPACE"),
-    Flag.withDescription(
-      "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, POD_NAMESPACE, or that of the credentials)"
-    )
-  )
-)
+export const namespace = text(
+  "namespace",
+  "NAMESPACE",
+  "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, POD_NAMESPACE, or that of the credentials)"
+).pipe(Flag.withAlias("n"))
 
 /** Where the cluster is: for every command that makes requests. */
 export const connection = {

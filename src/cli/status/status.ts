@@ -160,6 +160,7 @@ export const command = Command.make(
   {
     names: Argument.String("NAME").pipe(
       Argument.withDescription("Names of Leases; without one, all in the namespace"),
+      Argument.filter((given) => given !== "", () => "the name of a Lease"),
       Argument.variadic()
     ),
     namespace: Options.namespace,
