@@ -117,7 +117,11 @@ const killMargin = Duration.millis(100)
 /** What COMMAND leaves behind when it has ended by itself. */
 const leftBehind = Duration.seconds(2)
 
-/** Runs COMMAND, and gives its exit code. Interrupted when the term is lost: COMMAND has ended then. */
+/**
+ * Runs COMMAND, and gives its exit code, or why it could not be started: then
+ * the term ends in good order, and `run` has that to say, once. Interrupted when
+ * the term is lost: COMMAND has ended then.
+ */
 const runCommand = Effect.fnUntraced(
   function*(plan: Plan, signals: Signals) {
     const leadership = yield* Leadership
@@ -179,7 +183,8 @@ const runCommand = Effect.fnUntraced(
     )
     return exitCode
   },
-  Effect.scoped
+  Effect.scoped,
+  Effect.catchTag("CommandFailure", (failure) => Effect.succeed(failure))
 )
 
 /** Lets the guard know how long COMMAND may run, often enough that it never acts on an old word while all is well. */
@@ -221,6 +226,9 @@ const run = Effect.fnUntraced(
       terms,
       Effect.map(Deferred.await(signals.stopped), ofSignal)
     )
+    if (typeof exitCode !== "number") {
+      return yield* exitCode
+    }
     if (exitCode !== 0) {
       // COMMAND has reported by itself what there is to report.
       return yield* new CommandFailure({ message: "", exitCode })

@@ -6,6 +6,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Logger from "effect/Logger"
+import * as Predicate from "effect/Predicate"
 import * as Record from "effect/Record"
 import * as References from "effect/References"
 import { block, json, line } from "./printable.ts"
@@ -22,12 +23,30 @@ export const formatOf = (args: ReadonlyArray<string>): Format => {
     : "text"
 }
 
+/** What a failure says; of one that says nothing itself (a socket's), what is behind it. */
+const messageOf = (error: unknown): string => {
+  for (let each = error; Predicate.hasProperty(each, "message");) {
+    if (each.message !== "") {
+      return String(each.message)
+    }
+    each = Predicate.hasProperty(each, "cause") ? each.cause : undefined
+  }
+  return String(error)
+}
+
+/** Failures are expected, and need no stack trace: that is for defects. */
+const failuresOf = (cause: Cause.Cause<unknown>): string | undefined =>
+  cause.reasons.length > 0 && cause.reasons.every(Cause.isFailReason)
+    ? cause.reasons.map(({ error }) => messageOf(error)).join("; ")
+    : undefined
+
 /** One line in `format`, without its end. */
 export const formatLine = (format: Format) => (options: Logger.Options<unknown>): string => {
   const { cause, date, fiber, logLevel, message } = options
   const text = (Array.isArray(message) ? message : [message]).map(show).join(" ")
   const annotations = fiber.getRef(References.CurrentLogAnnotations)
-  const causeText = cause.reasons.length > 0 ? Cause.pretty(cause) : undefined
+  const failures = failuresOf(cause)
+  const causeText = failures ?? (cause.reasons.length > 0 ? Cause.pretty(cause) : undefined)
   if (format === "json") {
     return json({
       timestamp: date.toISOString(),
@@ -38,8 +57,9 @@ export const formatLine = (format: Format) => (options: Logger.Options<unknown>)
     })
   }
   const fields = Object.entries(annotations).map(([name, value]) => ` ${name}=${line(show(value))}`).join("")
-  const first = `${date.toISOString()} ${logLevel.toUpperCase().padEnd(5)} ${block(text)}${fields}`
-  return causeText === undefined ? first : block(`${first}\n${causeText}`)
+  const said = [text, failures].filter((part) => part !== undefined && part !== "").join(": ")
+  const first = `${date.toISOString()} ${logLevel.toUpperCase().padEnd(5)} ${block(said)}${fields}`
+  return causeText === undefined || failures !== undefined ? first : block(`${first}\n${causeText}`)
 }
 
 const show = (value: unknown): string => typeof value === "string" ? value : JSON.stringify(value) ?? String(value)
