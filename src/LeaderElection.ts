@@ -212,7 +212,7 @@ export const make: Effect.Effect<
 
   const service: LeaderElection["Service"] = LeaderElection.of({
     settings,
-    acquire: acquireTerm,
+    acquire: untilClosed(acquireTerm),
     whileLeading: (program) =>
       Effect.scopedWith((scope) =>
         Effect.flatMap(
@@ -232,6 +232,24 @@ export const make: Effect.Effect<
   })
   return service
 })
+
+/**
+ * Runs what waits in a scope of its own, which closes with the caller's, but only when the waiting has ended: a campaign
+ * goes on to add finalizers, and those of a closed scope run at once.
+ */
+const untilClosed = <A, E>(waiting: Effect.Effect<A, E, Scope.Scope>): Effect.Effect<A, E, Scope.Scope> =>
+  Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+    const outer = yield* Effect.scope
+    if (outer.state._tag === "Closed") {
+      return yield* Effect.interrupt
+    }
+    const inner = yield* Scope.make()
+    const fiber = yield* Effect.forkChild(Effect.interruptible(Scope.provide(waiting, inner)), {
+      startImmediately: true
+    })
+    yield* Scope.addFinalizerExit(outer, (exit) => Effect.andThen(Fiber.interrupt(fiber), Scope.close(inner, exit)))
+    return yield* Effect.onInterrupt(restore(Fiber.join(fiber)), () => Fiber.interrupt(fiber))
+  }))
 
 /** Runs a program in a term, and is over when the program and its finalizers are. */
 const runInTerm = <A, E, R>(
@@ -393,7 +411,7 @@ const isLossOf =
  *
  * Nothing interrupts your program when the term is lost: watch
  * `leadership.lost`, or use {@link whileLeading}, which does. Interruptible
- * while it waits.
+ * while it waits, and interrupted where the scope is closed by then.
  *
  * @category running
  * @since 0.1.0

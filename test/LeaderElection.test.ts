@@ -1,5 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Stream } from "effect"
+import {
+  Cause,
+  Config,
+  ConfigProvider,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Scope,
+  Stream
+} from "effect"
 import { TestClock } from "effect/testing"
 import * as LeaderElection from "../src/LeaderElection.ts"
 import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
@@ -233,6 +246,48 @@ describe("a program", () => {
     assert.isFalse(yield* a.run(leaderships[0]!.isValid))
     assert.deepStrictEqual(w.timeline, ["100000 acquired", "130000 finalizer of the user, valid: true"])
   })
+
+  test("acquire in a scope that is closed takes no step, and is interrupted", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const scope = yield* Scope.make()
+    yield* Scope.close(scope, Exit.void)
+    const fiber = yield* Effect.forkChild(a.run(Scope.provide(a.election.acquire, scope)))
+    yield* w.until(130_000)
+    assert.isTrue(Exit.hasInterrupts(fiber.pollUnsafe()!))
+    assert.deepStrictEqual(yield* a.requests(), [])
+    assert.strictEqual((yield* a.election.status)._tag, "Idle")
+    // The election is as good as new.
+    yield* a.lead
+    yield* w.settle
+    assert.deepStrictEqual(w.timeline, ["130000 a leads"])
+  })
+
+  for (const state of ["Following", "Pending"] as const) {
+    test(`acquire whose scope is closed while it is ${state} ends, and takes nothing afterwards`, function*(w) {
+      if (state === "Following") {
+        yield* w.createOld(heldBy("other", 15))
+      }
+      const a = yield* w.candidate("a")
+      const scope = yield* Scope.make()
+      // Uninterruptible, as where it is a resource of somebody's: the scope ends it all the same.
+      const fiber = yield* Effect.forkChild(a.run(Effect.uninterruptible(Scope.provide(a.election.acquire, scope))))
+      const began = yield* w.now
+      yield* w.until(began + 3000)
+      assert.strictEqual((yield* a.election.status)._tag, state)
+      yield* a.run(Scope.close(scope, Exit.void))
+      yield* w.settle
+      assert.isTrue(Exit.hasInterrupts(fiber.pollUnsafe()!))
+      assert.strictEqual((yield* a.election.status)._tag, "Idle")
+      assert.strictEqual((yield* w.lease).holderIdentity, state === "Following" ? "other" : "")
+      const requests = yield* a.requests()
+      yield* w.until(began + 100_000)
+      assert.deepStrictEqual(yield* a.requests(), requests)
+      yield* a.lead
+      yield* w.until(began + 200_000)
+      assert.strictEqual(w.timeline.filter((line) => line.endsWith("a leads")).length, 1)
+    })
+  }
 
   test("acquire does not stop anything by itself when the term is lost, but tells", function*(w) {
     yield* oldLease(w)
