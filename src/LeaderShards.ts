@@ -46,7 +46,7 @@ import * as Rule from "./internal/protocol/shards.ts"
 import { annotations as ofMembers, Group, labels as ofLeases, listDigest, shardLease } from "./internal/shards/group.ts"
 import * as Member from "./internal/shards/member.ts"
 import * as LeaderElectionConfig from "./LeaderElectionConfig.ts"
-import { InvalidSettings, LeaderElectionError, LeaseRefused } from "./LeaderElectionError.ts"
+import { AlreadyCampaigning, InvalidSettings, LeaderElectionError, LeaseRefused } from "./LeaderElectionError.ts"
 import * as LeaderElections from "./LeaderElections.ts"
 import * as Metrics from "./LeaderShardsMetrics.ts"
 import type { Leadership } from "./Leadership.ts"
@@ -220,19 +220,96 @@ const generationFromEnvironment = Effect.orElseSucceed(Config.String("LEADER_ELE
 
 const nanos = Duration.toNanosUnsafe
 
+const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
+
 // A shard whose program takes its time to end counts as being given up until it has.
 const forever = 2n ** 63n
 
-// oxlint-disable-next-line max-lines-per-function -- one set of shards: its functions share the members
 const makeGroup = Effect.fnUntraced(function*(
   base: LeaseStore["Service"],
   settings: LeaderElectionConfig.Settings,
   generation: string
 ) {
+  const { identity, name: group, namespace } = settings
+  const nothing: Status = { group, members: [], shards: new Map(), leads: new Set() }
+  const statuses = yield* SubscriptionRef.make(nothing)
+  /** What is being run. */
+  let current: Sharing | undefined
+  let taken = false
+  /** A replica that was drained stays so when it runs again. */
+  let drained = false
+
+  const onlyOne = Effect.acquireRelease(
+    Effect.suspend(() => {
+      if (taken) {
+        return Effect.fail(
+          new LeaderElectionError({ reason: new AlreadyCampaigning({ lease: `${namespace}/${group}` }) })
+        )
+      }
+      taken = true
+      return Effect.void
+    }),
+    () =>
+      Effect.suspend(() => {
+        taken = false
+        current = undefined
+        return Effect.andThen(
+          SubscriptionRef.set(statuses, nothing),
+          updateMetrics(nothing, { group: `${namespace}/${group}` })
+        )
+      })
+  )
+
+  return LeaderShards.of({
+    group,
+    identity,
+    run: (options) =>
+      Effect.scoped(Effect.gen(function*() {
+        yield* onlyOne
+        const sharing = yield* share(base, settings, generation, { drained, statuses })
+        current = sharing
+        return yield* sharing.run(options)
+      })).pipe(Effect.annotateLogs({ group, identity })),
+    status: SubscriptionRef.get(statuses),
+    changes: SubscriptionRef.changes(statuses),
+    ready: Effect.map(monotonic, (now) => current?.isReady(now) === true),
+    drain: Effect.suspend(() => {
+      drained = true
+      const sharing = current
+      return sharing === undefined
+        ? Effect.void
+        : Effect.andThen(
+          sharing.leave,
+          Stream.runDrain(Stream.takeUntil(
+            SubscriptionRef.changes(statuses),
+            () => sharing !== current || sharing.isIdle()
+          ))
+        )
+    })
+  })
+})
+
+/** One run of a replica's part. */
+interface Sharing {
+  readonly run: <E, R>(
+    options: Options<E, R>
+  ) => Effect.Effect<never, LeaderElectionError, Exclude<R, Leadership | Scope.Scope> | Scope.Scope>
+  readonly isReady: (now: bigint) => boolean
+  /** Whether nothing is held any more, nor being released. */
+  readonly isIdle: () => boolean
+  readonly leave: Effect.Effect<void>
+}
+
+// oxlint-disable-next-line max-lines-per-function -- one set of shards: its functions share the members
+const share = Effect.fnUntraced(function*(
+  base: LeaseStore["Service"],
+  settings: LeaderElectionConfig.Settings,
+  generation: string,
+  { drained, statuses }: { readonly drained: boolean; readonly statuses: SubscriptionRef.SubscriptionRef<Status> }
+) {
   const { identity, name: groupName, namespace } = settings
   const leaseDuration = nanos(settings.leaseDuration)
   const retryPeriod = nanos(settings.retryPeriod)
-  const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
   const group = new Group({ group: groupName, identity, leaseDuration })
   const self = (): Rule.Member =>
     seen.find((member) => member.identity === identity) ??
@@ -242,15 +319,27 @@ const makeGroup = Effect.fnUntraced(function*(
   // --- What is known ---
 
   let list: ReadonlySet<string> = new Set()
+  const listed = Latch.makeUnsafe(false)
   let seen = group.members(0n)
   /** When the others can have seen this member first. */
   let joinedAt: bigint | undefined
+  // Where servers are slow at a start, one that does not see itself as a member yet would come to the turn of anybody, and
+  // take everything.
+  let unknownUntil: bigint | undefined
   /** What is being given up, or was and has no new leader yet: until when it counts as that. */
   const giving = new Map<string, bigint>()
   /** Whose programs are being ended. */
   const ending = new Set<string>()
   const standBackUntil = new Map<string, bigint>()
+  /** What was given to others and came back. */
+  let returns = Rule.noReturns
+  let returnedAt = 0n
   const running = new Set<string>()
+  /** Whose Leases another group has, and that was said. */
+  const warnedOf = new Set<string>()
+  /** Whose Leases the API server refused. */
+  const refused = new Set<string>()
+  const campaigns = yield* FiberMap.make<string>()
   const changed = Latch.makeUnsafe(false)
   let planned: { readonly plan: Rule.Plan; readonly at: bigint; readonly revision: number } | undefined
   const touch = () => changed.openUnsafe()
@@ -270,7 +359,8 @@ const makeGroup = Effect.fnUntraced(function*(
   const membership = yield* Member.make(base, settings, group, {
     group: groupName,
     generation,
-    list: () => listDigest(list)
+    list: () => listDigest(list),
+    leaving: drained
   })
 
   // --- The elections of the shards ---
@@ -311,11 +401,11 @@ const makeGroup = Effect.fnUntraced(function*(
     return look < asked ? look : asked
   }
 
-  const status = (now: bigint): Status => {
+  const status = (): Status => {
     const shards = new Map<string, string | undefined>()
     const counts = new Map<string, number>()
     for (const shard of list) {
-      const holder = group.holder(shardLease(groupName, shard), now)
+      const holder = group.shown(shardLease(groupName, shard))
       shards.set(shard, holder)
       counts.set(holder ?? "", (counts.get(holder ?? "") ?? 0) + 1)
     }
@@ -331,14 +421,12 @@ const makeGroup = Effect.fnUntraced(function*(
       leads: new Set(running)
     }
   }
-  const statuses = yield* SubscriptionRef.make(status(0n))
-
   // --- Running ---
 
   // oxlint-disable-next-line max-lines-per-function -- one set of shards: its functions share the members
   const run = <E, R>(options: Options<E, R>) =>
     // oxlint-disable-next-line max-lines-per-function -- one set of shards: its functions share the members
-    Effect.scoped(Effect.gen(function*() {
+    Effect.gen(function*() {
       const failed = yield* Deferred.make<never, LeaderElectionError>()
       const fail = (error: LeaderElectionError) => Effect.asVoid(Deferred.fail(failed, error))
       /** What works for all shards: its failure ends all, and a defect does so loudly. */
@@ -349,32 +437,62 @@ const makeGroup = Effect.fnUntraced(function*(
               ? Deferred.failCause(failed, exit.cause)
               : Effect.void)
         )
-      yield* background(watch)
-      yield* background(membership.hold)
-      const campaigns = yield* FiberMap.make<string>()
       const logLevel = yield* References.MinimumLogLevel
       const scope = yield* Effect.scope
       const retry = options.retry ?? defaultRetry
 
       // The failure of a shard's program is that shard's: it is tried again where it is, so that no other one moves.
       const attempt = (shard: string): Effect.Effect<never, ShardFailed, Exclude<R, Scope.Scope>> =>
-        Effect.scoped(Effect.andThen(options.lead(shard), Effect.never)).pipe(
+        Effect.scoped(Effect.andThen(Effect.suspend(() => options.lead(shard)), Effect.never)).pipe(
           Effect.provideService(References.MinimumLogLevel, logLevel),
           // Its end by this replica does not come here; a program that joins an interrupted fiber has failed.
-          Effect.catchCause((cause) => Effect.fail(new ShardFailed(cause))),
-          Effect.tapError(({ failure }) =>
-            Effect.andThen(
-              Metric.update(Metric.withAttributes(Metrics.failures, attributes), 1),
-              Log.error(`The program of shard ${shard} failed`, failure)
-            )
+          Effect.catchCause((cause) =>
+            Effect.andThen(failure(`The program of shard ${shard} failed`, cause), Effect.fail(new ShardFailed(shard)))
           )
         )
+
+      const failure = (message: string, cause: Cause.Cause<unknown>) =>
+        Effect.andThen(
+          Metric.update(Metric.withAttributes(Metrics.failures, attributes), 1),
+          Effect.provideService(Log.error(message, cause), References.MinimumLogLevel, logLevel)
+        )
+
+      /** Tried again by the schedule, which begins anew after a program that has run well. */
+      const attempts = (
+        shard: string,
+        before?: ShardFailed
+      ): Effect.Effect<never, ShardFailed, Exclude<R, Scope.Scope>> => {
+        let failed = before
+        let ranWell = false
+        const next = Effect.suspend(() => {
+          if (failed !== undefined) {
+            const again = Effect.fail(failed)
+            failed = undefined
+            return again
+          }
+          return Effect.flatMap(monotonic, (began) =>
+            Effect.tapError(attempt(shard), () =>
+              Effect.map(monotonic, (now) => {
+                ranWell = now - began >= runsWell
+              })))
+        })
+        return Effect.retry(next, {
+          schedule: retry,
+          while: () =>
+            !ranWell
+        }).pipe(
+          Effect.catch((error) =>
+            ranWell ? attempts(shard, error) : Effect.fail(error)
+          )
+        )
+      }
 
       const program = (shard: string) =>
         Effect.suspend(() => {
           running.add(shard)
+          refused.delete(shard)
           touch()
-          return Effect.retry(attempt(shard), retry)
+          return attempts(shard)
         }).pipe(
           Effect.ensuring(Effect.sync(() => {
             running.delete(shard)
@@ -390,9 +508,9 @@ const makeGroup = Effect.fnUntraced(function*(
           return rest > 0n ? Effect.sleep(Duration.nanos(rest)) : Effect.void
         }).pipe(
           Effect.andThen(elections.whileLeadingForever(shardLease(groupName, shard), program(shard))),
-          // What needs a person ends all; a shard that is tried no more is left to others.
+          // A shard that is tried no more is left to others.
           Effect.catch((error: ShardFailed | LeaderElectionError) =>
-            error instanceof ShardFailed ? Effect.never : fail(error)
+            error instanceof ShardFailed ? Effect.never : refusal(shard, error)
           ),
           // Such as that of the schedule.
           Effect.catchCauseIf(Cause.hasDies, (cause) => Effect.asVoid(Deferred.failCause(failed, cause))),
@@ -401,11 +519,36 @@ const makeGroup = Effect.fnUntraced(function*(
           Effect.provideService(References.MinimumLogLevel, quieter(logLevel))
         )
 
-      const stop = (shard: string) =>
+      // What needs a person ends all, unless it is the Lease of one shard alone that is refused.
+      const refusal = (
+        shard: string,
+        error: LeaderElectionError
+      ): Effect.Effect<void, never, Exclude<R, Leadership | Scope.Scope>> =>
         Effect.suspend(() => {
-          ending.add(shard)
-          return FiberMap.remove(campaigns, shard)
-        }).pipe(Effect.ensuring(Effect.sync(() => {
+          refused.add(shard)
+          return error.reason._tag !== "LeaseRefused" || Array.from(list).every((name) => refused.has(name))
+            ? fail(error)
+            : failure(`Shard ${shard} is not led here`, Cause.fail(error)).pipe(
+              Effect.andThen(Effect.sleep("1 minute")),
+              Effect.andThen(campaign(shard))
+            )
+        })
+
+      const stop = (shard: string) =>
+        Effect.scoped(
+          Effect.suspend(() => {
+            ending.add(shard)
+            const late = Log.warn(
+              `The program of shard ${shard} has not ended for ${
+                Duration.format(settings.leaseDuration)
+              }: it keeps the shard until it has`
+            )
+            return Effect.andThen(
+              Effect.forkScoped(Effect.delay(late, settings.leaseDuration)),
+              FiberMap.remove(campaigns, shard)
+            )
+          })
+        ).pipe(Effect.ensuring(Effect.sync(() => {
           ending.delete(shard)
           touch()
         })))
@@ -420,13 +563,9 @@ const makeGroup = Effect.fnUntraced(function*(
           touch()
         })
 
-      // Where servers are slow at a start, one that does not see itself as a member yet would come to the turn of anybody, and
-      // take everything.
-      const unknownUntil = (yield* monotonic) + 2n * retryPeriod
-
       /** Campaigns for what is on the list; a leaving member only keeps what it leads, as long as another stays. */
       const reconcile = Effect.fnUntraced(function*(now: bigint) {
-        if (joinedAt === undefined && now < unknownUntil) {
+        if (joinedAt === undefined && (unknownUntil === undefined || now < unknownUntil)) {
           return
         }
         const leaves = membership.isLeaving() && planAt(now).staffed
@@ -445,6 +584,44 @@ const makeGroup = Effect.fnUntraced(function*(
         }
       })
 
+      /** Forgets what was given and has come to its end: another leads it, or it came back. */
+      const settleGiven = (now: bigint) => {
+        for (const [shard, until] of giving) {
+          const holder = group.holder(shardLease(groupName, shard), now)
+          const isTaken = holder !== undefined && holder !== identity
+          if (until <= now || isTaken) {
+            giving.delete(shard)
+            standBackUntil.delete(shard)
+            if (!membership.isLeaving()) {
+              const { count, since } = returnsAt(now)
+              // Those that were given together come back together.
+              const isNext = since >= Rule.returnTime(count, leaseDuration)
+              returns = isTaken ? Rule.noReturns : { count: isNext ? count + 1 : count, since: 0n }
+              returnedAt = now
+            }
+          }
+        }
+      }
+
+      const returnsAt = (now: bigint): Rule.Returns =>
+        returnedAt < group.changedAt ? Rule.noReturns : { count: returns.count, since: now - returnedAt }
+
+      const warnOfOthers = Effect.suspend(() => {
+        const found = Array.from(list).filter((shard) => !warnedOf.has(shard)).flatMap((shard) => {
+          const other = group.ownerOf(shardLease(groupName, shard))
+          return other === undefined ? [] : [{ shard, other }]
+        })
+        return Effect.forEach(found, ({ other, shard }) => {
+          warnedOf.add(shard)
+          return Log.error(
+            `The Lease ${
+              shardLease(groupName, shard)
+            } of shard ${shard} belongs to group ${other}: only one of both can ` +
+              "lead it. Name groups so that none is another's name with \"-\" and more behind it"
+          )
+        }, { discard: true })
+      })
+
       const balance = Effect.gen(function*() {
         let logged = ""
         let loggedAt = 0n
@@ -453,30 +630,29 @@ const makeGroup = Effect.fnUntraced(function*(
           const now = yield* monotonic
           seen = group.members(now)
           joinedAt ??= seen.some((member) => member.identity === identity) ? now : undefined
-          for (const [shard, until] of giving) {
-            const holder = group.holder(shardLease(groupName, shard), now)
-            if (until <= now || (holder !== undefined && holder !== identity)) {
-              giving.delete(shard)
-              standBackUntil.delete(shard)
-            }
-          }
-          const since = now - group.changedAt
-          for (const shard of Rule.givesNow(planAt(now), self(), new Set(giving.keys()), since, leaseDuration)) {
+          yield* warnOfOthers
+          settleGiven(now)
+          const sinceChange = now - group.changedAt
+          const given = new Set(giving.keys())
+          for (const shard of Rule.givesNow(planAt(now), self(), given, sinceChange, returnsAt(now), leaseDuration)) {
             // A plan is kept for a while, and what is given to somebody is not to be given again with it.
             const isOwn = group.holder(shardLease(groupName, shard), now) === identity
-            if (isOwn && FiberMap.hasUnsafe(campaigns, shard) && !ending.has(shard)) {
+            // What came back is to be led first: nobody may be there to take it but this one.
+            const isBack = returns.count > 0 && !running.has(shard) && !membership.isLeaving()
+            if (isOwn && !isBack && FiberMap.hasUnsafe(campaigns, shard) && !ending.has(shard)) {
               ending.add(shard)
               giving.set(shard, forever)
               yield* Effect.forkIn(give(shard, membership.isLeaving() ? "drain" : "balance"), scope)
             }
           }
           yield* reconcile(now)
-          const next = status(now)
+          const next = status()
           yield* SubscriptionRef.set(statuses, next)
           yield* updateMetrics(next, attributes)
-          const said = `Leads ${running.size} of ${list.size} shards of ${groupName} (${seen.length} members)`
+          const leads = [...running].filter((shard) => list.has(shard)).length
+          const said = `Leads ${leads} of ${list.size} shards of ${groupName} (${seen.length} members)`
           const dueAt = loggedAt + retryPeriod
-          if (said !== logged && now >= dueAt) {
+          if (said !== logged && now >= dueAt && unknownUntil !== undefined) {
             logged = said
             loggedAt = now
             yield* Log.info(said)
@@ -485,7 +661,8 @@ const makeGroup = Effect.fnUntraced(function*(
             ...seen.map(({ expiresAt }) => expiresAt),
             ...standBackUntil.values(),
             group.changedAt + Rule.settleTime(leaseDuration),
-            unknownUntil,
+            returnedAt + Rule.returnTime(returns.count, leaseDuration),
+            unknownUntil ?? 0n,
             ...(said === logged ? [] : [dueAt])
           ].filter((time) => time > now)
           const wakeAt = timers.reduce((least, time) => time < least ? time : least, now + leaseDuration)
@@ -493,38 +670,71 @@ const makeGroup = Effect.fnUntraced(function*(
         }
       })
 
+      let over = false
+      const wrongNames = new Set<string>()
+      const isWrong = (name: string) =>
+        typeof name !== "string" || !validName.test(name) || name.startsWith("member-") ||
+        name.length + groupName.length > 252
+      const wrongName = (name: string) =>
+        invalid(
+          `shard "${name}" cannot be part of a Lease's name: give lower-case letters, digits, "-" and ".", not "member-…"`
+        )
+
+      const follow = Effect.fnUntraced(function*(names: Iterable<string>) {
+        if (typeof names === "string") {
+          return yield* invalid(`shards is the text "${names}": give a list of names, or a stream of such lists`)
+        }
+        const next = new Set(names)
+        for (const name of Array.from(next).filter(isWrong)) {
+          // At the start it is a mistake of the program; later one name must not end what all replicas lead.
+          if (unknownUntil === undefined) {
+            return yield* wrongName(name)
+          }
+          next.delete(name)
+          if (!wrongNames.has(name)) {
+            wrongNames.add(name)
+            yield* failure(`Shard ${name} is not led`, Cause.fail(wrongName(name)))
+          }
+        }
+        if (
+          over || (unknownUntil !== undefined && next.size === list.size && [...next].every((name) => list.has(name)))
+        ) {
+          return
+        }
+        unknownUntil ??= (yield* monotonic) + 2n * retryPeriod
+        setList(next)
+        listed.openUnsafe()
+        yield* membership.describe
+      })
+
+      yield* background(watch)
+      // What does not know what there is to lead is no member that anything can be left to.
+      yield* background(Effect.andThen(listed.await, membership.hold))
+      yield* background(
+        Stream.runForEach(Stream.isStream(options.shards) ? options.shards : Stream.make(options.shards), follow)
+      )
       // First that it leaves, then all programs at once; the member Lease is released after them.
       yield* Effect.addFinalizer(() =>
-        Effect.andThen(
-          // The programs do not wait long for a server that does not answer.
-          Effect.timeoutOption(membership.leave, Duration.divideUnsafe(settings.retryPeriod, 4)),
-          Effect.suspend(() => {
-            setList(new Set())
-            return FiberMap.clear(campaigns)
-          })
-        )
+        Effect.suspend(() => {
+          over = true
+          return Effect.timeoutOption(
+            membership.leave,
+            // The programs do not wait long for a server that does not answer.
+            Duration.divideUnsafe(settings.retryPeriod, 4)
+          )
+        }).pipe(Effect.andThen(Effect.suspend(() => {
+          setList(new Set())
+          return FiberMap.clear(campaigns)
+        })))
       )
       yield* background(balance)
-      yield* background(
-        Stream.runForEach(Stream.isStream(options.shards) ? options.shards : Stream.make(options.shards), (names) => {
-          const next = new Set(names)
-          const wrong = [...next].find((name) =>
-            !validName.test(name) || name.startsWith("member-") || name.length + groupName.length > 252
-          )
-          if (wrong !== undefined) {
-            return fail(invalid(
-              `shard "${wrong}" cannot be part of a Lease's name: give lower-case letters, digits, "-" and ".", not "member-…"`
-            ))
-          }
-          setList(next)
-          return membership.describe
-        })
-      )
       return yield* Deferred.await(failed)
-    })).pipe(Effect.annotateLogs({ group: groupName, identity }))
+    })
 
   /** All Leases of the namespace, as they change. */
   const watch = Effect.gen(function*() {
+    let heardAt = yield* monotonic
+    let warned = false
     while (true) {
       let reportedAt = yield* monotonic
       let defect: Cause.Cause<never> | undefined
@@ -533,6 +743,10 @@ const makeGroup = Effect.fnUntraced(function*(
         (change) =>
           Effect.map(monotonic, (now) => {
             reportedAt = now
+            if (change._tag !== "Opened") {
+              heardAt = now
+              warned = false
+            }
             if (group.observe(change, now)) {
               touch()
             }
@@ -561,32 +775,34 @@ const makeGroup = Effect.fnUntraced(function*(
       if (error?._tag === "Some" && error.value.reason._tag === "LeaseForbidden") {
         return yield* new LeaderElectionError({ reason: new LeaseRefused({ error: error.value }) })
       }
+      if (!warned && (yield* monotonic) - heardAt >= leaseDuration / 2n) {
+        warned = true
+        yield* Log.warn(
+          "The watch of the group brings nothing: this replica does not see the others, and shares by what it saw last",
+          Exit.isFailure(exit) ? exit.cause : undefined
+        )
+      }
       yield* Effect.sleep(settings.retryPeriod)
     }
   })
 
-  return LeaderShards.of({
-    group: groupName,
-    identity,
+  return {
     run,
-    status: SubscriptionRef.get(statuses),
-    changes: SubscriptionRef.changes(statuses),
-    ready: Effect.map(monotonic, (now) => joinedAt !== undefined && now >= joinedAt + retryPeriod),
-    drain: Effect.gen(function*() {
-      yield* membership.leave
-      touch()
-      yield* Stream.runDrain(Stream.takeUntil(SubscriptionRef.changes(statuses), ({ leads }) => leads.size === 0))
-    })
-  })
+    isReady: (now) => joinedAt !== undefined && now >= joinedAt + retryPeriod,
+    isIdle: () => ending.size === 0 && [...campaigns].length === 0,
+    leave: Effect.andThen(membership.leave, Effect.sync(touch))
+  } satisfies Sharing
 })
 
-class ShardFailed {
-  readonly _tag = "ShardFailed"
-  readonly failure: Cause.Cause<unknown>
-  constructor(failure: Cause.Cause<unknown>) {
-    this.failure = failure
+class ShardFailed extends Error {
+  constructor(shard: string) {
+    super(`the program of shard ${shard} is not run again here: its schedule has ended`)
+    this.name = "ShardFailed"
   }
 }
+
+// After which a failure counts as the first: as long as a container has to run for its back-off to begin anew.
+const runsWell = nanos("10 minutes")
 
 const defaultRetry = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("1 minute")])
 

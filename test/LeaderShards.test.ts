@@ -1,75 +1,11 @@
 import { assert, it, vi } from "@effect/vitest"
-import { Cause, ConfigProvider, Effect, Exit, Fiber, Metric, Schedule, Scope, Stream, SubscriptionRef } from "effect"
-import { LeaderShards, LeaderShardsMetrics, Leadership } from "effect-kubernetes-leader-election"
+import { Cause, ConfigProvider, Effect, Exit, Fiber, Schedule, Stream, SubscriptionRef } from "effect"
+import { LeaderShards } from "effect-kubernetes-leader-election"
 import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { Group } from "../src/internal/shards/group.ts"
 import { layerMemory, LeaseStore } from "../src/LeaseStore.ts"
-
-const names = (count: number) => Array.from({ length: count }, (_, index) => `t${index}`)
-
-const failures = Effect.map(
-  Metric.value(Metric.withAttributes(LeaderShardsMetrics.failures, { group: "default/tenants" })),
-  ({ count }) => count
-)
-
-const withMetrics = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.suspend(() => Effect.provideService(effect, Metric.MetricRegistry, new Map()))
-
-/** Replicas on one cluster, and what each leads. */
-const makeWorld = Effect.fnUntraced(function*() {
-  const cluster = yield* MemoryCluster.make()
-  const led = new Map<string, Set<string>>()
-  /** Each start of a program, as `shard replica`. */
-  const starts: Array<string> = []
-
-  const replica = Effect.fnUntraced(function*(
-    name: string,
-    shards: LeaderShards.Options<never, never>["shards"],
-    options: {
-      readonly generation?: string
-      readonly lead?: (shard: string) => Effect.Effect<unknown, unknown>
-      readonly pod?: { readonly name: string; readonly uid: string }
-      readonly decide?: (request: LeaseFaults.Request) => Fault.Fault | undefined
-      readonly retry?: Schedule.Schedule<unknown>
-    } = {}
-  ) {
-    const faults = yield* LeaseFaults.make(yield* MemoryLeaseStore.make(cluster, { name }))
-    yield* faults.decide(options.decide ?? (() => undefined))
-    const scope = yield* Scope.make()
-    const own = new Set<string>()
-    led.set(name, own)
-    const service = yield* LeaderShards.make({
-      group: "tenants",
-      namespace: "default",
-      identity: name,
-      generation: options.generation ?? "v1",
-      pod: options.pod
-    }).pipe(Effect.provideService(LeaseStore, faults.store), Scope.provide(scope))
-    const fiber = yield* Effect.forkChild(service.run({
-      shards,
-      retry: options.retry,
-      lead: (shard) =>
-        Effect.gen(function*() {
-          const leadership = yield* Leadership
-          yield* leadership.ensure
-          for (const [other, shards] of led) {
-            assert.isFalse(shards.has(shard), `${shard} is led by ${other} and ${name}`)
-          }
-          own.add(shard)
-          starts.push(`${shard} ${name}`)
-          yield* Effect.addFinalizer(() => Effect.sync(() => own.delete(shard)))
-          return yield* options.lead?.(shard) ?? Effect.never
-        })
-    }))
-    // Whatever needs no time.
-    yield* Effect.repeat(Effect.yieldNow, { times: 100 })
-    const end = Effect.andThen(Fiber.interrupt(fiber), Scope.close(scope, Exit.void))
-    return { ...service, faults, end, fiber }
-  })
-  const counts = () => [...led.values()].map(({ size }) => size)
-  return { cluster, counts, led, replica, starts }
-})
+import { failures, makeWorld, names, withMetrics } from "./utils/shards.ts"
 
 it.effect("members that start together share the shards, and then nothing moves", () =>
   Effect.gen(function*() {

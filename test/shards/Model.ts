@@ -278,7 +278,9 @@ export class Process {
     }
     const sinceChange = BigInt(Math.floor(now - this.changedAt))
     if (self.leaving || this.members.has(this.identity)) {
-      for (const name of Rule.givesNow(this.plan, self, this.giving, sinceChange, BigInt(leaseDuration))) {
+      for (
+        const name of Rule.givesNow(this.plan, self, this.giving, sinceChange, Rule.noReturns, BigInt(leaseDuration))
+      ) {
         this.give(name)
       }
       const settles = this.changedAt + Number(Rule.settleTime(BigInt(leaseDuration))) + 1

@@ -264,20 +264,43 @@ export const settleTime = (leaseDuration: bigint): bigint => leaseDuration / 3n
 /** How many shards a member gives up at a time. */
 export const givesAtOnce = 4
 
+/** How many shards in a row came back that a member gave for balance, and how long ago the last one did. */
+export interface Returns {
+  readonly count: number
+  readonly since: bigint
+}
+
+/** Nothing came back. */
+export const noReturns: Returns = { count: 0, since: 0n }
+
+/**
+ * How long a member gives nothing after a shard came back: nobody took it, and
+ * what has happened once happens again. A member may count and yet take nothing,
+ * because it does not see the others, or sees them too late, or has tried a
+ * shard too often. Doubled each time, to 64 times the settle time.
+ */
+export const returnTime = (count: number, leaseDuration: bigint): bigint =>
+  count === 0 ? 0n : settleTime(leaseDuration) << BigInt(Math.min(count, 6))
+
 /**
  * What a member gives up now: nothing before membership has settled (a leaving
  * member need not wait), and a few at a time, counting those given up that have
- * no new leader yet.
+ * no new leader yet; one at a time, and after a while, where the last one came
+ * back.
  */
 export const givesNow = (
   plan: Plan,
   self: Member,
   giving: ReadonlySet<string>,
   sinceChange: bigint,
+  returns: Returns,
   leaseDuration: bigint
-): ReadonlyArray<string> =>
-  !self.leaving && sinceChange < settleTime(leaseDuration)
+): ReadonlyArray<string> => {
+  const waits = sinceChange < settleTime(leaseDuration) || returns.since < returnTime(returns.count, leaseDuration)
+  const atOnce = self.leaving || returns.count === 0 ? givesAtOnce : 1
+  return waits && !self.leaving
     ? []
     : (plan.gives.get(self.identity) ?? [])
       .filter((name) => !giving.has(name))
-      .slice(0, Math.max(0, givesAtOnce - giving.size))
+      .slice(0, Math.max(0, atOnce - giving.size))
+}

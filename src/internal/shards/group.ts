@@ -285,17 +285,25 @@ export class Group {
     })
   }
 
-  /** The holder of a shard that is led, as far as this member can see. */
+  /** The holder of a shard that is led, as far as this member can see; itself where it is about to take it. */
   holder(lease: string, now: bigint): string | undefined {
     const claimed = this.claims.get(lease)
-    if (claimed !== undefined && claimed > now) {
-      return this.options.identity
-    }
+    return claimed !== undefined && claimed > now ? this.options.identity : this.shown(lease)
+  }
+
+  /** The holder that a Lease shows, as long as it is held. */
+  shown(lease: string): string | undefined {
     const seen = this.seen.get(lease)
     return seen === undefined || this.free.has(lease) || seen.lease.holderIdentity === "" || isReleased(seen.lease) ||
         seen.signOfLifeAt + holdersDuration(seen.lease, this.options.leaseDuration) <= this.heardUntil(lease)
       ? undefined
       : seen.lease.holderIdentity
+  }
+
+  /** The other group that a Lease belongs to, if it does. */
+  ownerOf(lease: string): string | undefined {
+    const owner = this.seen.get(lease)?.lease.labels[labels.group]
+    return owner === this.options.group ? undefined : owner
   }
 
   /** The shards of a list, and what else members lead. */

@@ -22,6 +22,8 @@ export interface Description {
   readonly group: string
   readonly generation: string
   readonly list: () => string
+  /** Whether it leaves from the beginning. */
+  readonly leaving: boolean
 }
 
 export interface Membership {
@@ -45,7 +47,7 @@ export const make = (
   Effect.gen(function*() {
     let name = memberLease(description.group, settings.identity)
     let joined: bigint | undefined
-    let leaving = false
+    let leaving = description.leaving
     /** Whether this process holds the member Lease. That it stands under this identity says less: an earlier one may have. */
     let held = false
     const isHeld = () => held
@@ -76,7 +78,8 @@ export const make = (
       annotations: { ...write.annotations, ...own }
     })
     const noteJoined = (version: bigint) => {
-      if (joined === undefined) {
+      // Versions step back where etcd is restored.
+      if (joined === undefined || joined > version) {
         joined = version
         changed.openUnsafe()
       }
@@ -104,7 +107,6 @@ export const make = (
           })),
       create: (key, write) =>
         Effect.suspend(() => {
-          joined = undefined
           const own = said()
           return Effect.tap(store.create(key, described(write, present(own))), (answer) => note(answer, own))
         }),
@@ -122,7 +124,7 @@ export const make = (
     // One write of what has changed, guarded like every other; the election's own writes say it as well. Only of what is
     // held: any change of a record that is not would look like a sign of life of its holder.
     const write = Effect.gen(function*() {
-      for (let attempts = 0; attempts < 5 && isHeld(); attempts++) {
+      for (let attempts = 0; attempts < 5 && isHeld() && JSON.stringify(said()) !== written; attempts++) {
         const found = yield* store.get(key())
         if (!isHeld() || found.lease.holderIdentity !== settings.identity) {
           return

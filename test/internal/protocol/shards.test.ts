@@ -4,6 +4,7 @@ import {
   deference,
   givesAtOnce,
   givesNow,
+  noReturns,
   type Member,
   memberDuration,
   memberWindow,
@@ -295,30 +296,36 @@ describe("givesNow", () => {
 
   it("nothing before membership has settled", () => {
     assert.strictEqual(settleTime(seconds(15)), seconds(5))
-    assert.deepStrictEqual(givesNow(planned, a, none, seconds(5) - 1n, seconds(15)), [])
-    assert.strictEqual(givesNow(planned, a, none, seconds(5), seconds(15)).length, givesAtOnce)
+    assert.deepStrictEqual(givesNow(planned, a, none, seconds(5) - 1n, noReturns, seconds(15)), [])
+    assert.strictEqual(givesNow(planned, a, none, seconds(5), noReturns, seconds(15)).length, givesAtOnce)
   })
 
   it("a few at a time, in order, and none twice", () => {
     const order = planned.gives.get("a")!
     assert.strictEqual(givesAtOnce, 4)
-    assert.deepStrictEqual(givesNow(planned, a, none, seconds(9), seconds(15)), order.slice(0, 4))
-    assert.deepStrictEqual(givesNow(planned, a, new Set([order[1]!]), seconds(9), seconds(15)), [
+    assert.deepStrictEqual(givesNow(planned, a, none, seconds(9), noReturns, seconds(15)), order.slice(0, 4))
+    assert.deepStrictEqual(givesNow(planned, a, new Set([order[1]!]), seconds(9), noReturns, seconds(15)), [
       order[0]!,
       order[2]!,
       order[3]!
     ])
-    assert.deepStrictEqual(givesNow(planned, a, new Set(["x", "y", "z", "v"]), seconds(9), seconds(15)), [])
-    assert.deepStrictEqual(givesNow(planned, a, new Set(["x", "y", "z", "v", "w"]), seconds(9), seconds(15)), [])
+    assert.deepStrictEqual(givesNow(planned, a, new Set(["x", "y", "z", "v"]), seconds(9), noReturns, seconds(15)), [])
+    assert.deepStrictEqual(
+      givesNow(planned, a, new Set(["x", "y", "z", "v", "w"]), seconds(9), noReturns, seconds(15)),
+      []
+    )
   })
 
   it("nothing where it has nothing to give", () => {
-    assert.deepStrictEqual(givesNow(planned, view.members[1]!, none, seconds(9), seconds(15)), [])
+    assert.deepStrictEqual(givesNow(planned, view.members[1]!, none, seconds(9), noReturns, seconds(15)), [])
   })
 
   it("a leaving member does not wait", () => {
     const leaving: View = { members: members("-a b"), shards: shards("a6") }
-    assert.strictEqual(givesNow(plan(leaving), leaving.members[0]!, none, 0n, seconds(15)).length, givesAtOnce)
+    assert.strictEqual(
+      givesNow(plan(leaving), leaving.members[0]!, none, 0n, noReturns, seconds(15)).length,
+      givesAtOnce
+    )
   })
 
   it("what it gave up, it leaves to others for longer than anybody waits", () => {
