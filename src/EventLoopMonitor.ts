@@ -29,6 +29,8 @@ import * as Metric from "effect/Metric"
 import { format } from "./internal/duration.ts"
 import { ActiveTerms } from "./internal/election/activeTerms.ts"
 import * as Log from "./internal/log.ts"
+import { duration } from "./internal/options.ts"
+import type { DurationInput } from "./LeaderElectionConfig.ts"
 import { eventLoopStalls } from "./LeaderElectionMetrics.ts"
 
 /**
@@ -57,14 +59,15 @@ import { eventLoopStalls } from "./LeaderElectionMetrics.ts"
 export const layer = (
   options?: {
     /** How late is a stall; 500 milliseconds by default. */
-    readonly limit?: Duration.Input | undefined
+    readonly limit?: DurationInput | undefined
     /** How often to look; 100 milliseconds by default. */
-    readonly interval?: Duration.Input | undefined
+    readonly interval?: DurationInput | undefined
   }
-): Layer.Layer<never> => {
-  const limit = Duration.toNanosUnsafe(options?.limit ?? "500 millis")
-  const interval = Duration.fromInputUnsafe(options?.interval ?? "100 millis")
-  return Layer.effectDiscard(Effect.gen(function*() {
+): Layer.Layer<never> =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const least = Duration.millis(10)
+    const limit = Duration.toNanosUnsafe(duration("EventLoopMonitor: limit", options?.limit ?? "500 millis", least))
+    const interval = duration("EventLoopMonitor: interval", options?.interval ?? "100 millis", least)
     const { terms } = yield* ActiveTerms
     const now = Effect.clockWith((clock) => clock.monotonicTimeNanos)
     let warnedAt: bigint | undefined
@@ -98,4 +101,3 @@ export const layer = (
       // Without a yield, in which the loop may be blocked while no timer is set.
     }).pipe(Effect.forever({ disableYield: true }), Effect.forkScoped({ startImmediately: true }))
   }))
-}

@@ -59,6 +59,17 @@ describe("the event loop", { concurrent: false }, () => {
       assert.deepStrictEqual(lines, [])
     }))
 
+  it.effect("names an option that is wrong: it would look all the time, or never", () =>
+    Effect.gen(function*() {
+      for (const value of [0, -5, Number.NaN, "soon"]) {
+        for (const name of ["interval", "limit"]) {
+          const exit = yield* Effect.exit(Layer.build(EventLoopMonitor.layer({ [name]: value })))
+          assert.include(String(exit), `EventLoopMonitor: ${name} is `)
+        }
+      }
+      yield* Layer.build(EventLoopMonitor.layer({ interval: "1s", limit: "2s" }))
+    }))
+
   /** What a timer of the program finds that comes due while the loop is blocked beyond the term's validity. */
   const afterStall = (monitor: Layer.Layer<never>) =>
     Effect.gen(function*() {

@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Deferred, Effect, Exit, Layer, Logger, Metric, Queue, References, Scope } from "effect"
-import { StatsD } from "effect-kubernetes-leader-election"
+import { ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Logger, Metric, Queue, References, Scope } from "effect"
+import { LeaderElection, LeaderElections, LocalLeaderElection, StatsD } from "effect-kubernetes-leader-election"
+import { MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import * as Dgram from "node:dgram"
+import * as RemovedSeries from "../src/internal/removedSeries.ts"
 import * as Statsd from "../src/internal/statsd.ts"
 
 const defaults: Statsd.Options = {
@@ -16,7 +18,7 @@ const defaults: Statsd.Options = {
 /** Renders what the metrics are after each step. */
 const lines = (options: Partial<Statsd.Options>, ...steps: ReadonlyArray<Effect.Effect<void>>) =>
   Effect.gen(function*() {
-    const render = Statsd.make({ ...defaults, ...options })
+    const { render } = Statsd.make({ ...defaults, ...options })
     const all: Array<Array<string>> = []
     for (const step of steps) {
       yield* step
@@ -108,7 +110,7 @@ describe("lines", () => {
 
   it.effect("counts that could not be sent go with the next batch", () =>
     Effect.gen(function*() {
-      const render = Statsd.make(defaults)
+      const { render } = Statsd.make(defaults)
       yield* Metric.update(counter, 1)
       render(yield* Metric.snapshot)
       yield* Metric.update(counter, 1)
@@ -117,7 +119,7 @@ describe("lines", () => {
 
   it.effect("packets are filled up to their size, in bytes", () =>
     Effect.gen(function*() {
-      const render = Statsd.make({ ...defaults, dialect: "dogstatsd", maxPacketSize: 40 })
+      const { render } = Statsd.make({ ...defaults, dialect: "dogstatsd", maxPacketSize: 40 })
       for (const key of ["ä", "ö", "ü", "a".repeat(60)]) {
         yield* Metric.update(Metric.counter("n").pipe(Metric.withAttributes({ key })), 1)
       }
@@ -125,6 +127,90 @@ describe("lines", () => {
       // Two lines of 13 bytes and a line feed are 27, three are 41.
       assert.deepStrictEqual(packets, ["n:1|c|#key:ä\nn:1|c|#key:ö", "n:1|c|#key:ü", `n:1|c|#key:${"a".repeat(60)}`])
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+})
+
+describe("series that end", () => {
+  const at = (value: number) => Metric.update(counter, value)
+
+  it.effect("a counter that is gone and comes back has started again", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* lines({}, at(13), Metric.remove(counter), at(3), at(2)), [
+        ["losses_total.LeaseTaken:13|c"],
+        [],
+        ["losses_total.LeaseTaken:3|c"],
+        ["losses_total.LeaseTaken:2|c"]
+      ])
+    }))
+
+  it.effect("a count below the last one has started again, unless its counter may fall", () =>
+    Effect.gen(function*() {
+      const again = (metric: Metric.Counter<number>) =>
+        lines({}, Metric.update(metric, 13), Effect.andThen(Metric.remove(metric), Metric.update(metric, 3)))
+      assert.deepStrictEqual(yield* again(Metric.counter("n", { incremental: true })), [["n:13|c"], ["n:3|c"]])
+      assert.deepStrictEqual(yield* again(Metric.counter("n")), [["n:13|c"], ["n:-10|c"]])
+      const histogram = Metric.histogram("s", { boundaries: [1] })
+      assert.deepStrictEqual(
+        yield* lines(
+          {},
+          Effect.andThen(Metric.update(histogram, 4), Metric.update(histogram, 5)),
+          Effect.andThen(Metric.remove(histogram), Metric.update(histogram, 0.5))
+        ),
+        [["s.count:2|c", "s.sum:9|c"], ["s.count:1|c", "s.sum:0.500000|c", "s.bucket.1:1|c"]]
+      )
+    }))
+
+  it.effect("a gauge that is gone is sent as 0, once", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* lines({}, Metric.update(gauge, 1), Metric.remove(gauge), Effect.void), [
+        ["leader.web-1_a:1|g"],
+        ["leader.web-1_a:0|g"],
+        []
+      ])
+    }))
+
+  it.effect("what an election that ended came to goes with the next batch that is sent, and the next term counts anew", () =>
+    Effect.gen(function*() {
+      const elections = yield* LeaderElections.LeaderElections
+      const { removed, render } = Statsd.make({ ...defaults, dialect: "dogstatsd", maxPacketSize: 60_000 })
+      yield* RemovedSeries.observe(removed)
+      const batch = Effect.map(Metric.snapshot, (snapshots) => {
+        const { commit, packets } = render(snapshots)
+        const seen = packets.flatMap((packet) => packet.split("\n")).flatMap((line) =>
+          /^(leader_running|leader_election_leader):(-?\d+)/.exec(line)?.slice(1, 3).join(" ") ?? []
+        )
+        return { commit, seen: seen.sort() }
+      })
+      const lead = Effect.forkChild(elections.whileLeading("red", Effect.sleep("65 seconds")))
+      const tenant = yield* lead
+      yield* TestClock.adjust("60 seconds")
+      const first = yield* batch
+      assert.deepStrictEqual(first.seen, ["leader_election_leader 1", "leader_running 13"])
+      first.commit()
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(tenant)
+      // Not sent: it goes with the next one.
+      yield* batch
+      const second = yield* batch
+      assert.deepStrictEqual(second.seen, ["leader_election_leader 0"])
+      const back = yield* lead
+      yield* TestClock.adjust("12 seconds")
+      // It came back while that was being sent.
+      second.commit()
+      const third = yield* batch
+      assert.deepStrictEqual(third.seen, ["leader_election_leader 1", "leader_running 3"])
+      third.commit()
+      assert.deepStrictEqual((yield* batch).seen, ["leader_election_leader 1"])
+      yield* TestClock.adjust("53 seconds")
+      yield* Fiber.join(back)
+      const last = yield* batch
+      assert.deepStrictEqual(last.seen, ["leader_election_leader 0", "leader_running 10"])
+      last.commit()
+      assert.deepStrictEqual((yield* batch).seen, [])
+    }).pipe(
+      Effect.provide(LeaderElections.layer({ namespace: "default", newLease: "lead" })),
+      Effect.provide(MemoryLeaseStore.layerMemory()),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    ))
 })
 
 /** A UDP server on a free port of the loopback address. */
@@ -159,6 +245,60 @@ describe("layer", () => {
       assert.strictEqual(yield* Queue.take(received), "app.losses_total.LeaseTaken:4|c")
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
 
+  const layers = (port: number) => ({
+    election: LocalLeaderElection.layer({ identity: "me" }),
+    statsd: StatsD.layer({ host: "127.0.0.1", port, interval: "1 hour" })
+  })
+  for (const order of ["election first", "StatsD first"]) {
+    it.live(`the last batch has what an election came to: ${order}`, () =>
+      Effect.gen(function*() {
+        const { port, received } = yield* server
+        const { election, statsd } = layers(port)
+        yield* LeaderElection.whileLeading(Effect.void).pipe(
+          Effect.provide(
+            order === "election first" ? Layer.mergeAll(election, statsd) : Layer.mergeAll(statsd, election)
+          )
+        )
+        const last = (yield* Queue.take(received)).split("\n")
+        assert.include(last, "leader_election_terms_total:1|c")
+        assert.include(last, "leader_election_leader.me:0|g")
+      }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+  }
+
+  it.live("attributes that are no text are sent as text", () =>
+    Effect.gen(function*() {
+      const { port, received } = yield* server
+      const attributes = { region: undefined, shard: 3, odd: Object.create(null) } as unknown as Record<string, string>
+      yield* Metric.update(Metric.gauge("mine").pipe(Metric.withAttributes(attributes)), 1)
+      yield* Effect.void.pipe(
+        Effect.provide(StatsD.layer({ host: "127.0.0.1", port, dialect: "dogstatsd", interval: "1 hour" }))
+      )
+      assert.strictEqual(yield* Queue.take(received), "mine:1|g|#odd:unprintable,region:undefined,shard:3")
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+
+  it.live("a metric that cannot be read costs one warning, and not the program", () =>
+    Effect.gen(function*() {
+      const warnings: Array<unknown> = []
+      const logger = Logger.make(({ logLevel, message }) => logLevel === "Warn" && warnings.push(message))
+      const broken = new Map([["broken", {
+        id: "broken",
+        type: "Gauge",
+        hooks: {
+          get: () => {
+            throw new Error("this gauge is broken")
+          }
+        }
+      }]])
+      const value = yield* Effect.as(Effect.sleep("100 millis"), "its value").pipe(
+        Effect.provide(StatsD.layer({ interval: "10 millis" })),
+        Effect.provide(environment({})),
+        Effect.provideService(Metric.MetricRegistry, broken as unknown as Metric.MetricRegistry),
+        Effect.provide(Logger.layer([logger]))
+      )
+      assert.strictEqual(value, "its value")
+      assert.strictEqual(warnings.length, 1)
+    }))
+
   it.live("where nobody listens, nothing is noticed; what cannot be sent is warned of once", () =>
     Effect.gen(function*() {
       const warnings: Array<unknown> = []
@@ -179,6 +319,37 @@ describe("layer", () => {
       Effect.provideService(Metric.MetricRegistry, new Map()),
       Effect.provideService(References.MinimumLogLevel, "Info")
     ))
+
+  it.effect("names every option that is wrong, with its value", () =>
+    Effect.gen(function*() {
+      const options = {
+        port: 70_000,
+        dialect: "datadog",
+        interval: 0,
+        tags: { version: undefined },
+        host: "",
+        maxPacketSize: Number.NaN
+      } as unknown as StatsD.Options
+      const { message } = yield* Effect.flip(Layer.build(Layer.provide(StatsD.layer(options), environment({}))))
+      for (
+        const problem of [
+          "host is \"\": ",
+          "port is 70000: give a port, from 1 to 65535",
+          "dialect is \"datadog\": give statsd or dogstatsd",
+          "tags.version is undefined: ",
+          "maxPacketSize is NaN: ",
+          "interval is 0 (a number in code is milliseconds): give 10ms or more"
+        ]
+      ) {
+        assert.include(message, problem)
+      }
+      for (const interval of [Number.NaN, -5, Number.POSITIVE_INFINITY, "soon", {}] as const) {
+        const options = { interval } as StatsD.Options
+        const error = yield* Effect.flip(Layer.build(Layer.provide(StatsD.layer(options), environment({}))))
+        assert.include(error.message, "interval is ")
+      }
+      yield* Layer.build(Layer.provide(StatsD.layer({ interval: "10s" }), environment({})))
+    }))
 
   it.effect("names the variable that cannot be read", () =>
     Effect.gen(function*() {

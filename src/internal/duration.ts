@@ -8,6 +8,7 @@
  * @internal
  */
 import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
 
 const nanosPer: Readonly<Record<string, bigint>> = {
   ns: 1n,
@@ -77,4 +78,50 @@ export const format = (duration: Duration.Duration): string => {
   const nanos = Duration.toNanosUnsafe(duration)
   const absolute = nanos < 0n ? -nanos : nanos
   return `${nanos < 0n ? "-" : ""}${decimal(absolute, absolute > 0n && absolute < 1_000_000_000n ? "ms" : "s")}`
+}
+
+// --- Durations in code ------------------------------------------------------------------------------
+
+/** As Effect writes durations, or as variables and options do. */
+export type Input = Duration.Input | string
+
+/** `undefined` where it is no duration. */
+export const read = (given: Input): Duration.Duration | undefined => {
+  if (typeof given === "string") {
+    return parse(given)
+  }
+  // Effect takes NaN and objects without a unit for zero.
+  return Number.isNaN(given) || isOther(given) ? undefined : Option.getOrUndefined(Duration.fromInput(given))
+}
+
+const units = ["weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"]
+// Not by what is its own: a Temporal.Duration has getters.
+const isOther = (given: unknown): boolean =>
+  typeof given === "object" && given !== null && !Duration.isDuration(given) && !Array.isArray(given) &&
+  units.every((unit) => (given as Record<string, unknown>)[unit] === undefined)
+
+/** The value as it was given: a bare number has to show its unit, or the mistake stays hidden. */
+export const show = (given: Input): string => {
+  switch (typeof given) {
+    case "string":
+      return JSON.stringify(given.length <= 300 ? given : `${given.slice(0, 300)}…`)
+    case "number":
+      return `${given} (a number in code is milliseconds)`
+    case "bigint":
+      return `${given} (a bigint in code is nanoseconds)`
+    default: {
+      const duration = read(given)
+      return duration === undefined ? "not a valid duration" : format(duration)
+    }
+  }
+}
+
+/** What is wrong with a duration in code that is to be finite and not less than this; `undefined` where nothing is. */
+export const problem = (given: Input, least: Duration.Duration): string | undefined => {
+  const value = read(given)
+  return value === undefined
+    ? `is ${show(given)}: write it as ${examples}`
+    : Duration.isFinite(value) && Duration.isGreaterThanOrEqualTo(value, least)
+    ? undefined
+    : `is ${show(given)}: give ${format(least)} or more, and not without end`
 }

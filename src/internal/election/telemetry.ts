@@ -12,6 +12,7 @@ import type { TakeoverCause } from "../../LeaderElectionStatus.ts"
 import type { LeaseError, LeaseVerb } from "../../LeaseError.ts"
 import { formatKey } from "../../LeaseRecord.ts"
 import { debug, info, warn } from "../log.ts"
+import * as RemovedSeries from "../removedSeries.ts"
 import { monotonic } from "./clock.ts"
 
 export { debug, error, info, warn } from "../log.ts"
@@ -120,10 +121,10 @@ export const makeFailures = (metrics: ElectionMetrics, leaseDuration: bigint): F
 
 /** Removes every series of an election that is over. */
 export const hideMetrics = (metrics: ElectionMetrics): Effect.Effect<void> =>
-  Effect.all([
-    Metric.remove(metrics.leader),
-    Metric.remove(metrics.validityLeft),
-    Metric.remove(metrics.renewalDuration),
-    ...counters(metrics).map((counter) => Metric.remove(counter)),
-    ...metrics.failed().map((counter) => Metric.remove(counter))
-  ], { discard: true })
+  RemovedSeries.remove([
+    metrics.leader,
+    metrics.validityLeft,
+    metrics.renewalDuration,
+    ...counters(metrics),
+    ...metrics.failed()
+  ])

@@ -9,7 +9,6 @@
  * @internal
  */
 import * as Duration from "effect/Duration"
-import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { Input, Settings } from "../../LeaderElectionConfig.ts"
 import * as DurationText from "../duration.ts"
@@ -138,30 +137,6 @@ const booleans: ReadonlyMap<string, boolean> = new Map([
   ["0", false],
   ["n", false]
 ])
-
-const readDuration = (given: Duration.Input | string): Duration.Duration | undefined => {
-  if (typeof given === "string") {
-    return DurationText.parse(given)
-  }
-  // Effect takes NaN for zero.
-  return Number.isNaN(given) ? undefined : Option.getOrUndefined(Duration.fromInput(given))
-}
-
-/** The value as it was given: a bare number has to show its unit, or the mistake stays hidden. */
-const showDuration = (given: Duration.Input | string): string => {
-  switch (typeof given) {
-    case "string":
-      return quote(given)
-    case "number":
-      return `${given} (a number in code is milliseconds)`
-    case "bigint":
-      return `${given} (a bigint in code is nanoseconds)`
-    default: {
-      const duration = readDuration(given)
-      return duration === undefined ? "not a valid duration" : DurationText.format(duration)
-    }
-  }
-}
 
 const show = (nanos: bigint): string => DurationText.format(DurationText.fromNanos(nanos))
 
@@ -338,18 +313,20 @@ const readIdentity = (
 }
 
 /** What is wrong with a duration by itself; `undefined` where nothing is. */
-const durationProblem = (setting: DurationSetting, given: Duration.Input | string): string | undefined => {
-  const value = readDuration(given)
+const durationProblem = (setting: DurationSetting, given: DurationText.Input): string | undefined => {
+  const value = DurationText.read(given)
   return given === ""
     ? `is set, but empty: write it as ${DurationText.examples}`
     : value === undefined
-    ? `is ${showDuration(given)}: write it as ${DurationText.examples}`
+    ? `is ${DurationText.show(given)}: write it as ${DurationText.examples}`
     : !Duration.isFinite(value) || !Duration.isPositive(value)
-    ? `is ${showDuration(given)}: it must be more than 0, and finite`
+    ? `is ${DurationText.show(given)}: it must be more than 0, and finite`
     : setting === "leaseDuration"
-    ? leaseDurationProblem(Duration.toNanosUnsafe(value), showDuration(given))
+    ? leaseDurationProblem(Duration.toNanosUnsafe(value), DurationText.show(given))
     : Duration.toNanosUnsafe(value) < minPeriod
-    ? `is ${showDuration(given)}: give ${show(minPeriod)} or more (a bare number in a variable is seconds, and in ` +
+    ? `is ${DurationText.show(given)}: give ${
+      show(minPeriod)
+    } or more (a bare number in a variable is seconds, and in ` +
       "code milliseconds)"
     : undefined
 }
@@ -372,7 +349,7 @@ const readDurations = (
     }
     const problem = durationProblem(setting, given)
     if (problem === undefined) {
-      return Duration.toNanosUnsafe(readDuration(given)!)
+      return Duration.toNanosUnsafe(DurationText.read(given)!)
     }
     problems.push(`${called(setting)} ${problem}`)
     return undefined
