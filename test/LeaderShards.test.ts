@@ -1,7 +1,7 @@
 import { assert, it, vi } from "@effect/vitest"
 import { Cause, ConfigProvider, Effect, Exit, Fiber, Schedule, Stream, SubscriptionRef } from "effect"
 import { LeaderShards } from "effect-kubernetes-leader-election"
-import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
+import { Fault, type LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { Group } from "../src/internal/shards/group.ts"
 import { layerMemory, LeaseStore } from "../src/LeaseStore.ts"
