@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Logger } from "effect"
+import { DatagramSocket } from "effect/socket"
 import { type Format, formatLine } from "../../src/cli/shared/log.ts"
 
 /** The line that is logged with this cause. */
@@ -15,8 +16,15 @@ const logged = (format: Format, cause: Cause.Cause<unknown>) =>
   })
 
 const refused = Cause.fail(new Error("refused"))
-// As sockets fail: what has happened stands behind it.
-const silent = Cause.fail(new Error("", { cause: new Error("getaddrinfo ENOTFOUND nosuch.invalid") }))
+// It says nothing itself: what has happened stands behind it.
+const silent = Cause.fail(
+  new DatagramSocket.DatagramSocketError({
+    reason: new DatagramSocket.DatagramSocketWriteError({
+      kind: "Unknown",
+      cause: new Error("getaddrinfo ENOTFOUND nosuch.invalid")
+    })
+  })
+)
 
 describe("the log", () => {
   it.effect("an expected failure takes one line, without a stack trace", () =>

@@ -29,7 +29,11 @@ const messageOf = (error: unknown): string => {
     if (each.message !== "") {
       return String(each.message)
     }
-    each = Predicate.hasProperty(each, "cause") ? each.cause : undefined
+    each = Predicate.hasProperty(each, "cause")
+      ? each.cause
+      : Predicate.hasProperty(each, "reason")
+      ? each.reason
+      : undefined
   }
   return String(error)
 }
