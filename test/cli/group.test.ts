@@ -103,20 +103,93 @@ describe("status --group", () => {
 })
 
 describe("watch --group", () => {
-  it("says who joins and goes, and how many moved from whom to whom", () => {
+  const opened = () => {
     const watched = new Watched("tenants")
-    const apply = (...records: ReadonlyArray<LeaseRecord>) =>
-      records.forEach((lease) => watched.observe({ _tag: "Applied", lease }))
-    apply(record("member-1", "member", "a"), ...shards("aaa"), lease({ name: "another", holderIdentity: "z" }))
+    watched.observe({ _tag: "Opened" }, 0)
+    return {
+      watched,
+      apply: (...records: ReadonlyArray<LeaseRecord>) =>
+        records.forEach((lease) => watched.observe({ _tag: "Applied", lease }, 0))
+    }
+  }
+  const listOf = (count: number) => ({ list: `${count}-x` })
+
+  it("says who joins, leaves and goes, and how many moved from whom to whom", () => {
+    const { apply, watched } = opened()
+    apply(record("m1", "member", "a", listOf(3)), ...shards("aaa"), lease({ name: "another", holderIdentity: "z" }))
     assert.deepStrictEqual(watched.news(), ["a 3"])
     assert.deepStrictEqual(watched.news(), [])
-    apply(record("member-2", "member", "b", { generation: "v2" }))
+    apply(record("m2", "member", "b", { generation: "v2", ...listOf(3) }))
     assert.deepStrictEqual(watched.news(), ["b joins (generation v2)", "a 3, b 0"])
     apply(...shards("a--"))
     assert.deepStrictEqual(watched.news(), [])
     apply(...shards("ab-"))
     assert.deepStrictEqual(watched.news(), ["1 moved: a -> b", "a 1, b 1; free 1"])
-    apply(...shards("abb"), record("member-1", "member", ""))
-    assert.deepStrictEqual(watched.news(), ["a is gone", "1 moved: a -> b", "a 1, b 2"])
+    apply(record("m1", "member", "a", { leaving: true, ...listOf(3) }))
+    assert.deepStrictEqual(watched.news(), ["a leaves", "a 1, b 1; free 1"])
+    apply(...shards("bbb"), record("m1", "member", ""))
+    assert.deepStrictEqual(watched.news(), ["a is gone", "2 moved: a -> b (2)", "b 3"])
+  })
+
+  it("a group without members is one", () => {
+    const { apply, watched } = opened()
+    assert.deepStrictEqual(watched.news(), ["no members"])
+    apply(record("m1", "member", "a"))
+    assert.deepStrictEqual(watched.news(), ["a joins", "a 0; free 4"])
+  })
+
+  it("says nothing of the group before it was seen, and while it cannot be", () => {
+    const watched = new Watched("tenants")
+    assert.deepStrictEqual(watched.news(), [])
+    watched.blind("no connection")
+    watched.blind("no connection")
+    assert.deepStrictEqual(watched.news(), ["cannot be seen: no connection"])
+    watched.observe({ _tag: "Opened" }, 0)
+    watched.observe({ _tag: "Applied", lease: record("m1", "member", "a", listOf(0)) }, 0)
+    watched.blind("no connection")
+    assert.deepStrictEqual(watched.overdue(20_000), [])
+    // When it is seen again, the member has a whole duration to show that it lives.
+    watched.observe({ _tag: "Opened" }, 30_000)
+    assert.deepStrictEqual(watched.overdue(44_999), [])
+    assert.strictEqual(watched.overdue(45_000).length, 1)
+  })
+
+  it("a member that does not renew is gone, and what it led is free", () => {
+    const { apply, watched } = opened()
+    const silent = [record("m1", "member", "a", listOf(2)), ...shards("ab")]
+    apply(...silent, record("m2", "member", "b", listOf(2)))
+    assert.deepStrictEqual(watched.news(), ["a 1, b 1"])
+    assert.deepStrictEqual(watched.overdue(14_999), [])
+    for (const { holderIdentity, name } of watched.overdue(15_000)) {
+      const renewed = record(name.replace("tenants-", ""), name.includes("m") ? "member" : "shard", "b", {
+        age: -10,
+        ...listOf(2)
+      })
+      watched.settle(name, holderIdentity === "a" ? silent.find((lease) => lease.name === name) : renewed, 15_000)
+    }
+    assert.deepStrictEqual(watched.news(), ["a is gone", "b 1; free 1"])
+    assert.deepStrictEqual(watched.overdue(20_000), [])
+    assert.deepStrictEqual(watched.news(), [])
+    // Its Lease is removed later; the member that renewed is asked about again.
+    assert.deepStrictEqual(watched.overdue(30_000).map(({ name }) => name), ["tenants-s1", "tenants-m2"])
+    watched.settle("tenants-m2", undefined, 30_000)
+    assert.deepStrictEqual(watched.news(), ["b is gone", "b 1"])
+  })
+
+  it("a shard that is taken off the list is not free", () => {
+    const { apply, watched } = opened()
+    apply(record("m1", "member", "a", listOf(3)), ...shards("aaa"))
+    assert.deepStrictEqual(watched.news(), ["a 3"])
+    apply(record("m1", "member", "a", listOf(2)), ...shards("aa-"), record("m2", "member", "b", listOf(2)))
+    assert.deepStrictEqual(watched.news(), ["b joins", "a 2, b 0"])
+  })
+
+  it("a shard that its leader gives up and takes again has not moved", () => {
+    const { apply, watched } = opened()
+    apply(record("m1", "member", "a", listOf(1)), ...shards("a"))
+    assert.deepStrictEqual(watched.news(), ["a 1"])
+    apply(...shards("-"))
+    apply(...shards("a"))
+    assert.deepStrictEqual(watched.news(), [])
   })
 })

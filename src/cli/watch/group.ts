@@ -10,100 +10,167 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import * as LeaderShards from "../../LeaderShards.ts"
-import type { LeaseRecord } from "../../LeaseRecord.ts"
+import { isSignOfLife, type LeaseRecord } from "../../LeaseRecord.ts"
 import { type LeaseChange, LeaseStore } from "../../LeaseStore.ts"
 import { line } from "../shared/printable.ts"
 
-/** What has been seen of a group, and what has changed since the last report. */
+/** A Lease of the group that somebody holds. */
+interface Held {
+  readonly lease: LeaseRecord
+  /** When its last sign of life was seen. */
+  readonly signOfLifeAt: number
+  /** It was not renewed for its duration: its holder is gone. */
+  readonly hasRunOut: boolean
+}
+
+const roleOf = ({ labels }: LeaseRecord): string | undefined => labels[LeaderShards.labels.role]
+
+const isLeaving = ({ annotations }: LeaseRecord): boolean => annotations[LeaderShards.annotations.leaving] === "true"
+
+/** How many shards are on its list. */
+const listedBy = ({ annotations }: LeaseRecord): number =>
+  Number(/^\d+/.exec(annotations[LeaderShards.annotations.list] ?? "")?.[0] ?? 0)
+
+/**
+ * What has been seen of a group, and what has changed since the last report. As
+ * candidates do, it goes by signs of life and when they were seen. Times are
+ * milliseconds on one clock that never goes back.
+ */
 export class Watched {
   private readonly group: string
-  private readonly holders = new Map<string, string>()
-  private readonly members = new Map<string, string>()
-  /** From whom to whom, and how many. */
-  private readonly moves = new Map<string, number>()
-  private readonly events: Array<string> = []
-  /** Who led each shard last, and not any more. */
-  private readonly last = new Map<string, string>()
+  private readonly held = new Map<string, Held>()
+  /** Said before the changes of the next report. */
+  private readonly notes: Array<string> = []
+  /** `undefined` while it can be seen. */
+  private blindFor: string | undefined = "nothing was seen yet"
+  // As they were reported last.
+  private members = new Map<string, LeaseRecord>()
+  /** Who led each shard last, whether or not it does so still. */
+  private readonly leaders = new Map<string, string>()
   private begun = false
 
   constructor(group: string) {
     this.group = group
   }
 
-  observe(change: LeaseChange): void {
-    if (change._tag !== "Applied" && change._tag !== "Deleted") {
-      return
-    }
-    const { lease } = change
-    if (lease.labels[LeaderShards.labels.group] !== this.group) {
-      return
-    }
-    const holder = change._tag === "Deleted" ? "" : lease.holderIdentity
-    if (lease.labels[LeaderShards.labels.role] === "member") {
-      this.observeMember(lease, holder)
-    } else {
-      this.observeShard(lease.name, holder)
+  /** It cannot be seen from now on. */
+  blind(reason: string): void {
+    if (this.blindFor !== reason) {
+      this.blindFor = reason
+      this.notes.push(`cannot be seen: ${reason}`)
     }
   }
 
-  private observeMember(lease: LeaseRecord, holder: string): void {
-    const before = this.members.get(lease.name)
-    if (holder === "") {
-      if (before !== undefined) {
-        this.members.delete(lease.name)
-        this.events.push(`${before} is gone`)
+  observe(change: LeaseChange, now: number): void {
+    if (change._tag === "Opened") {
+      // Who was silent while nobody looked is unknown.
+      this.blindFor = undefined
+      for (const [name, seen] of this.held) {
+        this.held.set(name, { ...seen, signOfLifeAt: now })
       }
-      return
-    }
-    if (before !== holder) {
-      this.members.set(lease.name, holder)
-      this.events.push(`${holder} joins${generationOf(lease)}`)
+    } else if (change._tag !== "Bookmark" && change.lease.labels[LeaderShards.labels.group] === this.group) {
+      const { lease } = change
+      const before = this.held.get(lease.name)
+      if (change._tag === "Deleted" || lease.holderIdentity === "") {
+        this.held.delete(lease.name)
+      } else if (before === undefined || isSignOfLife(before.lease, lease)) {
+        this.held.set(lease.name, { lease, signOfLifeAt: now, hasRunOut: false })
+      } else {
+        this.held.set(lease.name, { ...before, lease })
+      }
     }
   }
 
-  private observeShard(name: string, holder: string): void {
-    const before = this.holders.get(name)
-    if (holder === "") {
-      if (before !== undefined) {
-        this.holders.delete(name)
-        this.last.set(name, before)
-      }
-    } else if (before !== holder) {
-      const from = before ?? this.last.get(name)
-      this.holders.set(name, holder)
-      if (this.begun) {
-        const move = `${from ?? "nobody"} -> ${holder}`
-        this.moves.set(move, (this.moves.get(move) ?? 0) + 1)
+  /** Those that were not renewed for their duration, as far as is seen; a last look shows whether that is so. */
+  overdue(now: number): ReadonlyArray<LeaseRecord> {
+    return this.blindFor !== undefined ? [] : [...this.held.values()]
+      .filter(({ hasRunOut, lease, signOfLifeAt }) =>
+        !hasRunOut && now >= signOfLifeAt + (lease.leaseDurationSeconds ?? defaultDuration) * 1000
+      )
+      .map(({ lease }) => lease)
+  }
+
+  /** The last look at one that was overdue. */
+  settle(name: string, found: LeaseRecord | undefined, now: number): void {
+    const seen = this.held.get(name)
+    if (seen !== undefined && found === undefined) {
+      this.held.delete(name)
+    } else if (found !== undefined) {
+      this.observe({ _tag: "Applied", lease: found }, now)
+      const after = this.held.get(name)
+      if (after !== undefined && after.signOfLifeAt === seen?.signOfLifeAt) {
+        this.held.set(name, { ...after, hasRunOut: true })
       }
     }
   }
 
   /** What there is to report since the last time. */
   news(): ReadonlyArray<string> {
-    const moved = [...this.moves.values()].reduce((sum, count) => sum + count, 0)
-    if (this.begun && moved === 0 && this.events.length === 0) {
-      return []
+    const notes = this.notes.splice(0)
+    if (this.blindFor !== undefined) {
+      return notes
     }
-    const counts = new Map([...this.members.values()].map((member) => [member, 0]))
-    for (const holder of this.holders.values()) {
-      counts.set(holder, (counts.get(holder) ?? 0) + 1)
-    }
-    const free = this.last.size === 0 ? 0 : [...this.last.keys()].filter((name) => !this.holders.has(name)).length
-    const lines = [
-      ...(this.begun ? this.events : []),
-      ...(moved === 0 ? [] : [
-        `${moved} moved: ${
-          [...this.moves].map(([move, count]) => count === 1 ? move : `${move} (${count})`).join(", ")
-        }`
-      ]),
-      `${[...counts].sort(([a], [b]) => a < b ? -1 : 1).map(([member, count]) => `${member} ${count}`).join(", ")}` +
-      (free === 0 ? "" : `; free ${free}`)
-    ]
+    const live = [...this.held.values()].filter(({ hasRunOut }) => !hasRunOut).map(({ lease }) => lease)
+    const members = new Map(
+      live.filter((lease) => roleOf(lease) === "member").map((lease) => [lease.holderIdentity, lease])
+    )
+    const shards = live.filter((lease) => roleOf(lease) !== "member")
+    const changes = [...this.membersChanged(members), ...this.shardsMoved(shards)]
+    const isFirst = !this.begun
     this.begun = true
-    this.moves.clear()
-    this.events.length = 0
-    return lines
+    this.members = members
+    return isFirst
+      ? [...notes, summary(members, shards)]
+      : changes.length === 0
+      ? notes
+      : [...notes, ...changes, summary(members, shards)]
   }
+
+  private membersChanged(members: ReadonlyMap<string, LeaseRecord>): ReadonlyArray<string> {
+    return [
+      ...[...this.members.keys()].filter((identity) => !members.has(identity)).map((identity) => `${identity} is gone`),
+      ...[...members].flatMap(([identity, lease]) => {
+        const before = this.members.get(identity)
+        return before === undefined
+          ? [`${identity} joins${generationOf(lease)}`]
+          : isLeaving(lease) && !isLeaving(before)
+          ? [`${identity} leaves`]
+          : []
+      })
+    ]
+  }
+
+  private shardsMoved(shards: ReadonlyArray<LeaseRecord>): ReadonlyArray<string> {
+    const moves = new Map<string, number>()
+    for (const { holderIdentity, name } of shards) {
+      const from = this.leaders.get(name)
+      if (from !== holderIdentity) {
+        const move = `${from ?? "nobody"} -> ${holderIdentity}`
+        moves.set(move, (moves.get(move) ?? 0) + 1)
+        this.leaders.set(name, holderIdentity)
+      }
+    }
+    const count = [...moves.values()].reduce((sum, each) => sum + each, 0)
+    const each = [...moves].map(([move, times]) => times === 1 ? move : `${move} (${times})`)
+    return count === 0 ? [] : [`${count} moved: ${each.join(", ")}`]
+  }
+}
+
+/** Where a record has no duration, candidates take their own; this is the default one. */
+const defaultDuration = 15
+
+/** How many shards each leads, and how many of those that are listed nobody leads. */
+const summary = (members: ReadonlyMap<string, LeaseRecord>, shards: ReadonlyArray<LeaseRecord>): string => {
+  const counts = new Map([...members.keys()].map((identity) => [identity, 0]))
+  for (const { holderIdentity } of shards) {
+    counts.set(holderIdentity, (counts.get(holderIdentity) ?? 0) + 1)
+  }
+  const listed = Math.max(0, ...[...members.values()].filter((lease) => !isLeaving(lease)).map(listedBy))
+  const free = Math.max(0, listed - shards.length)
+  return (counts.size === 0
+    ? "no members"
+    : [...counts].sort(([a], [b]) => a < b ? -1 : 1).map(([member, count]) => `${member} ${count}`).join(", ")) +
+    (free === 0 ? "" : `; free ${free}`)
 }
 
 const generationOf = ({ labels }: LeaseRecord): string => {
@@ -115,23 +182,40 @@ const generationOf = ({ labels }: LeaseRecord): string => {
 export const watchGroup = (group: string, namespace: string) =>
   Effect.gen(function*() {
     const store = yield* LeaseStore
+    const clock = yield* Clock.Clock
+    const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
     const watched = new Watched(group)
+
+    // A watch may be dead without anybody knowing: before a holder is called gone, its Lease is read once more.
+    const settle = (lease: LeaseRecord) =>
+      store.get(lease).pipe(
+        Effect.map(({ lease: found }): LeaseRecord | undefined => found),
+        Effect.catchIf((error) => error.reason._tag === "LeaseNotFound", () => Effect.succeed(undefined)),
+        Effect.map((found) => watched.settle(lease.name, found, now())),
+        // It is tried again a second later.
+        Effect.catchIf((error) => error.reason._tag === "LeaseUnavailable", () => Effect.void)
+      )
     const print = Effect.gen(function*() {
+      yield* Effect.forEach(watched.overdue(now()), settle, { discard: true })
       const millis = yield* Clock.currentTimeMillis
       const time = DateTime.formatIso(DateTime.makeUnsafe(millis)).slice(11)
       for (const text of watched.news()) {
         yield* Console.log(`${time}  ${line(text, 2000)}`)
       }
     })
-    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep("1 second"), print)))
     const follow = Stream.runForEach(
       store.changes({ namespace, name: "" }, undefined),
-      (change) => Effect.sync(() => watched.observe(change))
+      (change) => Effect.sync(() => watched.observe(change, now()))
+    ).pipe(
+      Effect.catchIf(
+        ({ reason }) => reason._tag === "LeaseUnavailable" || reason._tag === "LeaseExpired",
+        ({ reason }) => Effect.sync(() => watched.blind(reason.message))
+      ),
+      Effect.andThen(Effect.sleep("1 second")),
+      Effect.forever
     )
-    while (true) {
-      yield* follow.pipe(
-        Effect.catchIf((error) => error.reason._tag === "LeaseUnavailable", (error) => Effect.logWarning(error.message))
-      )
-      yield* Effect.sleep("1 second")
-    }
-  }).pipe(Effect.scoped)
+    return yield* Effect.raceFirst(
+      follow,
+      Effect.forever(Effect.andThen(Effect.sleep("1 second"), print))
+    )
+  })
