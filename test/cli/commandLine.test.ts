@@ -126,12 +126,13 @@ describe("bad usage", () => {
   > = [
     [["status"], /namespace \(LEADER_ELECTION_NAMESPACE\) is "UP"/, { LEADER_ELECTION_NAMESPACE: "UP" }],
     [["status", "a"], /LEADER_ELECTION_NAMESPACE\) is set, but empty/, { LEADER_ELECTION_NAMESPACE: "" }],
-    [["watch", "a", "-n", ""], /: --namespace is set, but empty.*--namespace default/, {}],
-    [["step-down", ""], /: NAME is set, but empty: give the name of the Lease.*such as my-service/, {}],
+    [["watch", "a", "-n", ""], /: --namespace is empty: give NAMESPACE/, {}],
+    [["step-down", ""], /: NAME is empty: give the name of a Lease/, {}],
     [["step-down"], /name \(LEADER_ELECTION_NAME\) is " "/, { LEADER_ELECTION_NAME: " " }],
-    [["status", "a", ""], /NAME is set, but empty/, {}],
-    [["watch", "UP"], /NAME is "UP"/, {}],
-    [["status", "--group", ""], /flag --group. Expected: the name of a group/, {}],
+    [["status", "a", ""], /NAME is empty/, {}],
+    [["watch", "UP"], /: NAME is "UP": give the name of the Lease.*such as my-service$/m, {}],
+    [["status", "--group", ""], /--group is empty: give the name of a group/, {}],
+    [["status", "a", "-n", "UP"], /: .*--namespace is "UP": .*such as --namespace default$/m, {}],
     [["watch", "--group", "a,b=c"], /--group: "a,b=c". Expected: the name of a group/, {}],
     [["watch", "--group", "a", "b"], /--group shows one group of shards: give it without NAME/, {}]
   ]
@@ -440,6 +441,21 @@ describe("run on the local API server", () => {
       }),
     limit
   )
+
+  it.live("says what was killed: what COMMAND has left behind, and not COMMAND", () =>
+    Effect.gen(function*() {
+      const server = yield* LeaseApiServer.make()
+      const kubeconfig = yield* server.writeKubeconfig(join(executable.file, "..", "kubeconfig-4"))
+      const args = ["run", "--kubeconfig", kubeconfig, "--name", "a", "--new-lease", "lead", "--"]
+      const { code, stderr } = yield* Effect.promise(() =>
+        finish([...args, "sh", "-c", "trap '' TERM; sleep 600 & exit 3"])
+      )
+      assert.strictEqual(code, 3)
+      assert.match(
+        stderr,
+        /sh has ended with 3\n.*WARN {2}What COMMAND has left behind has not ended within 2000 ms of SIGTERM, and was/
+      )
+    }), limit)
 
   it.live("gives the Lease away when COMMAND cannot be started after all", () =>
     Effect.gen(function*() {

@@ -30,6 +30,7 @@ export interface Child {
   /** Of the process, and of its group. */
   readonly pid: number
   readonly ending: Effect.Effect<Ending>
+  readonly hasEnded: Effect.Effect<boolean>
   /** Sends a signal to the process itself; does nothing when it has ended. */
   readonly signal: (signal: NodeJS.Signals) => void
   readonly group: ProcessGroup.ProcessGroup
@@ -94,6 +95,7 @@ export const spawn = (
       resume(Effect.succeed({
         pid,
         ending: Deferred.await(ending),
+        hasEnded: Deferred.isDone(ending),
         signal: (signal) => {
           process.kill(signal)
         },
@@ -120,12 +122,13 @@ export const end = Effect.fnUntraced(function*(child: Child, limit: Duration.Dur
   if (!child.group.signal("SIGTERM")) {
     return yield* child.ending
   }
+  const whose = (yield* child.hasEnded) ? "What COMMAND has left behind" : "COMMAND"
   // A process that is stopped can act on a signal only when it goes on.
   child.group.signal("SIGCONT")
   const inTime = yield* Effect.timeoutOption(Effect.interruptible(ended(child)), limit)
   if (inTime._tag === "None" && child.group.signal("SIGKILL")) {
     yield* Effect.logWarning(
-      `COMMAND has not ended within ${Math.round(Duration.toMillis(limit))} ms of SIGTERM, and was killed`
+      `${whose} has not ended within ${Math.round(Duration.toMillis(limit))} ms of SIGTERM, and was killed`
     )
   }
   return yield* child.ending

@@ -173,14 +173,14 @@ const runCommand = Effect.fnUntraced(
       // By the guard, perhaps, while this process was stopped.
       yield* leadership.ensure
     }
-    // What it left behind in its group would go on beside the next leader.
-    yield* Child.end(child, leftBehind)
     const exitCode = Child.exitCodeOf(ended)
     yield* Effect.logInfo(
       ended.signal === null
         ? `${plan.command} has ended with ${exitCode}`
         : `${plan.command} was ended by ${ended.signal}`
     )
+    // What it left behind in its group would go on beside the next leader.
+    yield* Child.end(child, leftBehind)
     return exitCode
   },
   Effect.scoped,
