@@ -21,7 +21,6 @@ import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Predicate from "effect/Predicate"
-import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -241,8 +240,9 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
       case "list": {
         yield* checkVersion(route)
         const target = yield* Routes.target(route)
-        return yield* api.run((objects) => Result.succeed(Routes.toList(type, objects.list(target), objects.version())))
-          .pipe(Effect.flatMap((list) => answer(exchange, 200, list)))
+        const { from, limit } = yield* Routes.paging(route)
+        const page = yield* api.run((objects) => objects.page(target, limit, from))
+        return yield* answer(exchange, 200, Routes.toList(type, page, target.selects !== undefined))
       }
       case "watch": {
         return yield* serveWatch(exchange, route)
@@ -304,6 +304,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
   const serveWatch = Effect.fnUntraced(function*(exchange: Exchange, route: Routes.ObjectRoute) {
     const { query, type } = route
     const target = yield* Routes.target(route)
+    yield* Routes.paging(route)
     const since = yield* Routes.resourceVersion(route)
     const timeout = yield* Routes.timeoutSeconds(query)
     const bookmarks = query.get("allowWatchBookmarks") === "true" || query.get("allowWatchBookmarks") === "1"

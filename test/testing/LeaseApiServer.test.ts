@@ -241,6 +241,21 @@ describe("the server", () => {
       )
     }))
 
+  it.live("goes on with a list as long as it has the history, and says so after that", () =>
+    Effect.gen(function*() {
+      const { a, server } = yield* twoClients
+      yield* a.create(key, {})
+      yield* a.create({ ...key, name: "y" }, {})
+      const client = LeaseApiSuite.makeClient({ url: server.url, token: "token-a" })
+      const path = "/apis/coordination.k8s.io/v1/leases?limit=1"
+      const next = `${path}&continue=${(yield* client.request("GET", path)).body.metadata.continue}`
+      yield* server.cluster.deleteLease({ ...key, name: "y" })
+      assert.strictEqual((yield* client.request("GET", next)).body.items[0].metadata.name, "y")
+      yield* server.cluster.compact
+      const { body, status } = yield* client.request("GET", next)
+      assert.deepStrictEqual([status, body.reason], [410, "Expired"])
+    }))
+
   it.live("ends with its scope, and all its connections with it", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()

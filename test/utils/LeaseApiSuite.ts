@@ -173,8 +173,89 @@ const setup = Effect.gen(function*() {
         return answer.body
       }
     )
-  return { ...client, ...rest, name, leases, path: `${leases}/${name}`, create }
+  /** Leases `NAME-a` and so on, with these labels and `group: NAME`. */
+  const createLabelled = (labels: { readonly [letter: string]: object }) =>
+    Effect.forEach(
+      Object.entries(labels),
+      ([letter, own]) =>
+        client.request("POST", leases, { metadata: { name: `${name}-${letter}`, labels: { group: name, ...own } } })
+    )
+  return { ...client, ...rest, name, leases, path: `${leases}/${name}`, create, createLabelled }
 })
+
+/** Which of a (x=1, y=p), b (x=2), c (x=10, z empty), d (without these labels) it names. */
+const labelSelectors = [
+  ["x=1", "a"],
+  ["x==1", "a"],
+  [" x = 1", "a"],
+  ["x!=1", "bcd"],
+  ["x in (1,2)", "ab"],
+  ["x  in( 1 , 2 ) ", "ab"],
+  ["x notin (1)", "bcd"],
+  ["x notin (1,2),x", "c"],
+  ["x", "abc"],
+  ["!x", "d"],
+  ["! z", "abd"],
+  ["x,!y", "bc"],
+  ["x=1,y=p", "a"],
+  ["x=1,x=2", ""],
+  ["x>5", "c"],
+  ["x<5", "ab"],
+  ["z=", "c"],
+  ["z in ()", "c"],
+  ["z in (,1)", "c"],
+  ["x in (in)", ""],
+  ["a/b=1", ""],
+  ["in notin (in)", "abcd"]
+] as const
+
+const requirement = (message: string) => `unable to parse requirement: ${message}`
+
+const badSelectors: ReadonlyArray<readonly [kind: "label" | "field", selector: string, message: string]> = [
+  ["label", "x in (1,", requirement("found '', expected: ',', or identifier")],
+  ["label", "x in (1 2)", requirement("found '2', expected: ',' or ')'")],
+  ["label", "x in 1", requirement("found '1' expected: '('")],
+  ["label", "x y", requirement("found 'y', expected: in, notin, =, ==, !=, gt, lt")],
+  ["label", "x===1", requirement("found '=', expected: identifier")],
+  ["label", "!", requirement("found '', expected: identifier")],
+  [
+    "label",
+    "x>a",
+    requirement(`values[0]: Invalid value: "a": for 'Gt', 'Lt' operators, the value must be an integer`)
+  ],
+  [
+    "label",
+    "-x=1",
+    requirement(
+      `<nil>: Invalid value: "-x": name part must consist of alphanumeric characters, '-', '_' or '.', and must start ` +
+        "and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for " +
+        "validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+    )
+  ],
+  [
+    "label",
+    "x=-1",
+    requirement(
+      `values[0][x]: Invalid value: "-1": a valid label must be an empty string or consist of alphanumeric ` +
+        "characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or " +
+        "'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+    )
+  ],
+  [
+    "label",
+    `x=${"v".repeat(64)}`,
+    requirement(`values[0][x]: Invalid value: "${"v".repeat(64)}": must be no more than 63 bytes`)
+  ],
+  ["label", "=1", "found '=', expected: !, identifier, or 'end of string'"],
+  ["label", "x=1,", "found '', expected: identifier after ','"],
+  ["label", "x=1 2", "found '2', expected: ',' or 'end of string'"],
+  ["label", "!x=1", "found '=', expected: ',' or 'end of string'"],
+  ["field", "metadata.name", "invalid selector: 'metadata.name'; can't understand 'metadata.name'"],
+  ["field", "=a", `"" is not a known field selector: only "metadata.name", "metadata.namespace"`]
+]
+
+// oxlint-disable-next-line typescript/no-explicit-any -- assertions are made on whatever came
+type Any = any
 
 const details = (name: string) => ({ name, group: "coordination.k8s.io", kind: "leases" })
 const kindDetails = (name: string) => ({ name, group: "coordination.k8s.io", kind: "Lease" })
@@ -779,6 +860,101 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
         })
       })
     )
+
+    test(
+      "the Leases that selectors name",
+      Effect.gen(function*() {
+        const { createLabelled, leases, name, namespace, request } = yield* setup
+        yield* createLabelled({ a: { x: "1", y: "p" }, b: { x: "2" }, c: { x: "10", z: "" }, d: {} })
+        for (const [selector, expected] of labelSelectors) {
+          const query = `labelSelector=${encodeURIComponent(`group=${name},${selector}`)}`
+          const { body, status } = yield* request("GET", `${leases}?${query}`)
+          assert.strictEqual(status, 200, selector)
+          assert.strictEqual(body.items.map(({ metadata }: Any) => metadata.name.at(-1)).join(""), expected, selector)
+        }
+        for (
+          const [selector, expected] of [
+            [`metadata.name!=${name}-a`, "bcd"],
+            [`metadata.name!=${name}-a,metadata.name!=${name}-b,`, "cd"],
+            [`metadata.name=${name}-a,metadata.name=${name}-b`, ""],
+            [`metadata.namespace!=${namespace}`, ""],
+            ["metadata.namespace=other", ""],
+            [`metadata.namespace!=other,metadata.name==${name}-d`, "d"]
+          ] as const
+        ) {
+          const query = `labelSelector=group=${name}&fieldSelector=${encodeURIComponent(selector)}`
+          const { body } = yield* request("GET", `${leases}?${query}`)
+          assert.strictEqual(body.items.map(({ metadata }: Any) => metadata.name.at(-1)).join(""), expected, selector)
+        }
+      })
+    )
+
+    test(
+      "no list, and no watch, by what is not a selector",
+      Effect.gen(function*() {
+        const { leases, request } = yield* setup
+        for (const [kind, selector, message] of badSelectors) {
+          for (const watch of ["", "watch=1&"]) {
+            const path = `${leases}?${watch}${kind}Selector=${encodeURIComponent(selector)}`
+            failure(yield* request("GET", path), { code: 400, reason: "BadRequest", message })
+          }
+        }
+      })
+    )
+
+    test(
+      "as many as wanted, and then the rest of the same version",
+      Effect.gen(function*() {
+        const { createLabelled, leases, name, request } = yield* setup
+        yield* createLabelled({ a: {}, b: {}, c: {}, d: {} })
+        const path = `${leases}?labelSelector=group=${name}`
+        const first = (yield* request("GET", `${path}&limit=2`)).body
+        yield* request("DELETE", `${leases}/${name}-c`)
+        yield* request("PATCH", `${leases}/${name}-d`, { metadata: { labels: { group: null } } })
+        yield* request("POST", leases, { metadata: { name: `${name}-e`, labels: { group: name } } })
+        const next = `${path}&continue=${encodeURIComponent(first.metadata.continue)}`
+        const second = (yield* request("GET", `${next}&limit=1`)).body
+        const rest = (yield* request("GET", `${next}&limit=500&resourceVersion=0`)).body
+        const names = ({ items }: Any) => items.map(({ metadata }: Any) => metadata.name.at(-1)).join("")
+        assert.deepStrictEqual([names(first), names(second), names(rest)], ["ab", "c", "cd"])
+        assert.isString(second.metadata.continue)
+        for (const { metadata } of [second, rest]) {
+          assert.strictEqual(metadata.resourceVersion, first.metadata.resourceVersion)
+        }
+        assert.notProperty(rest.metadata, "continue")
+        assert.notProperty(first.metadata, "remainingItemCount")
+        // From the cache, whole.
+        assert.strictEqual(names((yield* request("GET", `${path}&limit=1&resourceVersion=0`)).body), "abe")
+        // Other tests have Leases here, too.
+        assert.isAtLeast((yield* request("GET", `${leases}?limit=1`)).body.metadata.remainingItemCount, 2)
+        assert.isAtLeast((yield* request("GET", `${leases}?limit=0`)).body.items.length, 3)
+      })
+    )
+
+    test(
+      "nothing by a limit, or a place to go on from, that is none",
+      Effect.gen(function*() {
+        const { createLabelled, leases, request } = yield* setup
+        yield* createLabelled({ a: {}, b: {} })
+        const after = (yield* request("GET", `${leases}?limit=1`)).body.metadata.continue
+        for (
+          const [query, message] of [
+            ["limit=abc", `strconv.ParseInt: parsing "abc": invalid syntax`],
+            ["limit=1.5", `strconv.ParseInt: parsing "1.5": invalid syntax`],
+            ["watch=1&limit=abc", `strconv.ParseInt: parsing "abc": invalid syntax`],
+            [
+              `continue=${after}&resourceVersion=1`,
+              "specifying resource version is not allowed when using continue"
+            ]
+          ] as const
+        ) {
+          failure(yield* request("GET", `${leases}?${query}`), { code: 400, reason: "BadRequest", message })
+        }
+        const { body, status } = yield* request("GET", `${leases}?continue=abc`)
+        assert.strictEqual(status, 400)
+        assert.match(body.message, /^invalid continue token: continue key is not valid: /)
+      })
+    )
   })
 
   describe("get", () => {
@@ -801,6 +977,45 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
   })
 
   describe("watch", () => {
+    test(
+      "with a label selector tells what begins to fit as new, and what ceases to as gone",
+      Effect.gen(function*() {
+        const { createLabelled, leases, name, request, watch } = yield* setup
+        yield* createLabelled({ a: { x: "1" }, b: { x: "2" } })
+        const version = (yield* request("GET", leases)).body.metadata.resourceVersion
+        const path = `${leases}?watch=1&labelSelector=group=${name},x%20in%20(1)`
+        const live = yield* watch(path)
+        const first = yield* live.next
+        assert.deepStrictEqual([first.type, first.object.metadata.name], ["ADDED", `${name}-a`])
+        const changed = []
+        for (
+          const [letter, patch] of [
+            ["a", { metadata: { labels: { x: "2" } } }],
+            ["a", { spec: { holderIdentity: "q" } }],
+            ["b", { metadata: { labels: { x: "1" } } }],
+            ["b", { spec: { holderIdentity: "q" } }]
+          ] as const
+        ) {
+          changed.push((yield* request("PATCH", `${leases}/${name}-${letter}`, patch)).body)
+        }
+        yield* request("DELETE", `${leases}/${name}-b`)
+        yield* request("DELETE", `${leases}/${name}-a`)
+        for (const lines of [live, yield* watch(`${path}&resourceVersion=${version}`)]) {
+          // As it was, at the version at which it went.
+          const { metadata } = first.object
+          const { resourceVersion } = changed[0].metadata
+          const gone = yield* lines.next
+          const { managedFields: _, ...before } = metadata
+          const { managedFields: __, ...after } = gone.object.metadata
+          assert.deepStrictEqual([gone.type, after], ["DELETED", { ...before, resourceVersion }])
+          assert.deepStrictEqual(yield* lines.next, { type: "ADDED", object: changed[2] })
+          assert.deepStrictEqual(yield* lines.next, { type: "MODIFIED", object: changed[3] })
+          const deleted = yield* lines.next
+          assert.deepStrictEqual([deleted.type, deleted.object.metadata.name], ["DELETED", `${name}-b`])
+        }
+      })
+    )
+
     const watchPath = (leases: string, name: string, query: string) =>
       `${leases}?watch=1&fieldSelector=metadata.name%3D${name}&${query}`
 

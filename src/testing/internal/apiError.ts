@@ -149,6 +149,15 @@ export const expired = (since: bigint, oldest: bigint): ApiError =>
     reason: "Expired"
   })
 
+/** A list cannot go on: how everything was then is forgotten. */
+export const continueExpired = new ApiError({
+  code: 410,
+  message:
+    "The provided continue parameter is too old to display a consistent list result. You must start a new list " +
+    "without the continue parameter.",
+  reason: "Expired"
+})
+
 /** The body of an answer that refuses. */
 export const toStatus = (error: ApiError) => ({
   kind: "Status",

@@ -30,6 +30,23 @@ export interface WatchTarget {
   readonly namespace?: string | undefined
   /** All objects where it is missing. */
   readonly name?: string | undefined
+  /** Which of these; all where it is missing. */
+  readonly selects?: ((object: ApiObject) => boolean) | undefined
+}
+
+/** Where a list goes on: at this key, as everything was at this version. */
+export interface Continuation {
+  readonly version: bigint
+  readonly start: string
+}
+
+export interface Page {
+  readonly items: ReadonlyArray<ApiObject>
+  readonly version: bigint
+  /** `undefined` where nothing is left. */
+  readonly next: Continuation | undefined
+  /** How many are left, selected or not. */
+  readonly remaining: number
 }
 
 export interface DeleteOptions {
@@ -53,6 +70,8 @@ export interface Objects {
   readonly version: () => bigint
   readonly get: (type: ResourceType, namespace: string, name: string) => Answer<ApiObject>
   readonly list: (target: WatchTarget) => ReadonlyArray<ApiObject>
+  /** At most so many of a list. */
+  readonly page: (target: WatchTarget, limit: number, from: Continuation | undefined) => Answer<Page>
   readonly create: (type: ResourceType, namespace: string, body: unknown) => Answer<ApiObject>
   readonly put: (
     type: ResourceType,
@@ -94,7 +113,7 @@ export const make = (options: {
   let version = 96n
   let uids = 0
   let objects = new Map<string, Map<string, ApiObject>>()
-  let history: Array<{ readonly event: WatchEvent; readonly type: ResourceType }> = []
+  let history: Array<Change> = []
   let forgotten = version
   const listeners = new Set<{ readonly target: WatchTarget; readonly listener: Listener }>()
 
@@ -112,15 +131,17 @@ export const make = (options: {
   const find = (type: ResourceType, namespace: string, name: string): ApiObject | undefined =>
     collection(type).get(`${namespace}/${name}`)
 
-  const emit = (type: ResourceType, event: WatchEvent) => {
-    history.push({ event, type })
+  const emit = (type: ResourceType, event: WatchEvent, before: ApiObject | undefined) => {
+    const change: Change = { event, type, before }
+    history.push(change)
     while (history.length > options.history) {
       forgotten = history.shift()?.event.version ?? forgotten
     }
     // A copy: a listener that is notified may well leave, or bring another.
     for (const entry of Array.from(listeners)) {
-      if (matches(entry.target, type, event.object)) {
-        entry.listener.onEvent(event)
+      const seen = seenBy(entry.target, change)
+      if (seen !== undefined) {
+        entry.listener.onEvent(seen)
       }
     }
     options.onChange(event, type)
@@ -133,20 +154,37 @@ export const make = (options: {
 
   // --- one object -------------------------------------------------------------------------------------------
 
-  const store = (type: ResourceType, eventType: "ADDED" | "MODIFIED", object: ApiObject): ApiObject => {
+  const store = (type: ResourceType, object: ApiObject, before: ApiObject | undefined): ApiObject => {
     version += 1n
-    const stored = { ...object, metadata: { ...object.metadata, resourceVersion: version.toString() } }
-    collection(type).set(`${stored.metadata.namespace ?? ""}/${stored.metadata.name}`, stored)
-    emit(type, { type: eventType, version, object: stored })
+    const stored = atVersion(object, version)
+    collection(type).set(keyOf(stored), stored)
+    emit(type, { type: before === undefined ? "ADDED" : "MODIFIED", version, object: stored }, before)
     return stored
   }
 
-  const drop = (type: ResourceType, object: ApiObject): ApiObject => {
+  const drop = (type: ResourceType, object: ApiObject, before: ApiObject): ApiObject => {
     version += 1n
-    collection(type).delete(`${object.metadata.namespace ?? ""}/${object.metadata.name}`)
-    const last = { ...object, metadata: { ...object.metadata, resourceVersion: version.toString() } }
-    emit(type, { type: "DELETED", version, object: last })
+    collection(type).delete(keyOf(object))
+    const last = atVersion(object, version)
+    emit(type, { type: "DELETED", version, object: last }, before)
     return last
+  }
+
+  /** The objects of a kind as they were at a version that is not forgotten. */
+  const collectionAt = (type: ResourceType, at: bigint): ReadonlyMap<string, ApiObject> => {
+    const then = new Map(collection(type))
+    for (let index = history.length - 1; index >= 0; index--) {
+      const { before, event, type: changed } = history[index]!
+      if (event.version <= at) {
+        break
+      }
+      if (changed === type && before === undefined) {
+        then.delete(keyOf(event.object))
+      } else if (changed === type && before !== undefined) {
+        then.set(keyOf(before), before)
+      }
+    }
+    return then
   }
 
   // What the server sets is taken from the stored object, whatever was sent.
@@ -232,12 +270,12 @@ export const make = (options: {
       }
       return store(
         type,
-        "ADDED",
         assemble(type, namespace, named, {
           uid: nextUid(),
           creationTimestamp: formatTime(options.now()),
           resourceVersion: ""
-        })
+        }),
+        undefined
       )
     })
 
@@ -270,7 +308,7 @@ export const make = (options: {
         return current
       }
       // The last finalizer went: the object goes with it, and the watch reports the deletion only.
-      return isDone(next) ? drop(type, next) : store(type, "MODIFIED", next)
+      return isDone(next) ? drop(type, next, current) : store(type, next, current)
     })
 
   const self: Objects = {
@@ -282,10 +320,36 @@ export const make = (options: {
     },
 
     list: (target) =>
-      [...collection(target.type).entries()]
-        .filter(([, object]) => matches(target, target.type, object))
-        .sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0)
-        .map(([, object]) => object),
+      inOrder(collection(target.type).values()).filter((object) => matches(target, target.type, object)),
+
+    page: (target, limit, from) => {
+      const at = from?.version ?? version
+      if (at < forgotten || at > version) {
+        return Result.fail(ApiError.continueExpired)
+      }
+      const { selects: _, ...whole } = target
+      const left = inOrder(collectionAt(target.type, at).values()).filter((object) =>
+        matches(whole, target.type, object) && (from === undefined || keyOf(object) >= from.start)
+      )
+      const items: Array<ApiObject> = []
+      let looked = 0
+      for (const object of left) {
+        if (limit > 0 && items.length >= limit) {
+          break
+        }
+        looked += 1
+        if (matches(target, target.type, object)) {
+          items.push(object)
+        }
+      }
+      const next = left[looked]
+      return Result.succeed({
+        items,
+        version: at,
+        next: next === undefined ? undefined : { version: at, start: keyOf(next) },
+        remaining: left.length - looked
+      })
+    },
 
     create: (type, namespace, body) =>
       Result.gen(function*() {
@@ -364,7 +428,7 @@ export const make = (options: {
           : metadata.finalizers ?? []
         const grace = type === pods && isScheduled(current) ? gracePeriodSeconds ?? 30 : 0
         if (finalizers.length === 0 && grace === 0) {
-          return { object: drop(type, current), removed: true }
+          return { object: drop(type, current, current), removed: true }
         }
         const terminating: ApiObject = {
           ...current,
@@ -376,7 +440,7 @@ export const make = (options: {
           }
         }
         return {
-          object: isDeepStrictEqual(terminating, current) ? current : store(type, "MODIFIED", terminating),
+          object: isDeepStrictEqual(terminating, current) ? current : store(type, terminating, current),
           removed: false
         }
       }),
@@ -402,9 +466,10 @@ export const make = (options: {
           listener.onEvent({ type: "ADDED", version: BigInt(object.metadata.resourceVersion), object })
         }
       } else {
-        for (const { event, type } of history) {
-          if (event.version > since && matches(target, type, event.object)) {
-            listener.onEvent(event)
+        for (const change of history) {
+          const seen = change.event.version > since ? seenBy(target, change) : undefined
+          if (seen !== undefined) {
+            listener.onEvent(seen)
           }
         }
       }
@@ -460,10 +525,41 @@ export const foregroundDeletion = "foregroundDeletion"
 const nameMismatch = (sent: string, name: string): ApiError.ApiError =>
   ApiError.badRequest(`the name of the object (${sent}) does not match the name on the URL (${name})`)
 
+const keyOf = ({ metadata }: ApiObject): string => `${metadata.namespace ?? ""}/${metadata.name}`
+
+const atVersion = (object: ApiObject, version: bigint): ApiObject => ({
+  ...object,
+  metadata: { ...object.metadata, resourceVersion: version.toString() }
+})
+
+const inOrder = (objects: Iterable<ApiObject>): ReadonlyArray<ApiObject> =>
+  [...objects].sort((a, b) => keyOf(a) < keyOf(b) ? -1 : keyOf(a) > keyOf(b) ? 1 : 0)
+
 const matches = (target: WatchTarget, type: ResourceType, object: ApiObject): boolean =>
   type === target.type &&
   (target.namespace === undefined || object.metadata.namespace === target.namespace) &&
-  (target.name === undefined || object.metadata.name === target.name)
+  (target.name === undefined || object.metadata.name === target.name) &&
+  (target.selects === undefined || target.selects(object))
+
+interface Change {
+  readonly event: WatchEvent
+  readonly type: ResourceType
+  /** The object before; `undefined` where it was created. */
+  readonly before: ApiObject | undefined
+}
+
+/** What a watch is told of a change: an object that ceases to match goes, and one that begins to comes. */
+const seenBy = (target: WatchTarget, { before, event, type }: Change): WatchEvent | undefined => {
+  const was = before !== undefined && matches(target, type, before)
+  const is = event.type !== "DELETED" && matches(target, type, event.object)
+  return is
+    ? was || event.type === "ADDED" ? event : { ...event, type: "ADDED" }
+    : !was
+    ? undefined
+    : event.type === "DELETED"
+    ? event
+    : { ...event, type: "DELETED", object: atVersion(before, event.version) }
+}
 
 const isScheduled = (pod: ApiObject): boolean =>
   Predicate.isReadonlyObject(pod.spec) && Predicate.isString(pod.spec.nodeName) && pod.spec.nodeName !== ""

@@ -5,10 +5,13 @@
  */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as ApiErrors from "./apiError.ts"
 import type { ApiObject, ObjectMeta } from "./apiObject.ts"
-import type { DeleteOptions, WatchTarget } from "./objects.ts"
+import type { Continuation, DeleteOptions, Page, WatchTarget } from "./objects.ts"
 import { apiVersionOf, type ResourceType } from "./resources.ts"
+import * as Selectors from "./selectors.ts"
 
 export type Verb = "get" | "list" | "watch" | "create" | "update" | "patch" | "delete"
 
@@ -91,28 +94,65 @@ const verbOf = (method: string, hasName: boolean, query: URLSearchParams): Verb 
 
 // --- what is asked for ------------------------------------------------------------------------------------------
 
-const fieldsOf = (query: URLSearchParams): ReadonlyArray<readonly [field: string, value: string]> =>
-  (query.get("fieldSelector") ?? "").split(",").filter((term) => term !== "").map((term) => {
-    const [field = "", value = ""] = term.split(/==?/)
-    return [field, value]
-  })
+const fieldsOf = (query: URLSearchParams) => Selectors.parseFields(query.get("fieldSelector") ?? "")
 
 /** The objects that a list or a watch is about. */
-export const target = (route: ObjectRoute): Effect.Effect<WatchTarget, ApiErrors.ApiError> => {
-  let { name, namespace } = route
-  for (const [field, value] of fieldsOf(route.query)) {
-    if (field === "metadata.name") {
-      name = value
-    } else if (field === "metadata.namespace") {
-      namespace = value
-    } else {
-      return Effect.fail(ApiErrors.badRequest(
-        `"${field}" is not a known field selector: only "metadata.name", "metadata.namespace"`
-      ))
-    }
+export const target = ({ name, namespace, query, type }: ObjectRoute): Effect.Effect<WatchTarget, ApiErrors.ApiError> =>
+  Effect.fromResult(Result.mapError(
+    Result.gen(function*() {
+      const labels = query.get("labelSelector")
+      const fitsLabels = yield* Selectors.parseLabels(labels ?? "")
+      const terms = yield* fieldsOf(query)
+      const selected = terms.find(({ field, is }) => is && field === "metadata.name")?.value
+      const fits = ({ metadata }: ApiObject) =>
+        fitsLabels(metadata.labels ?? {}) &&
+        terms.every(({ field, is, value }) =>
+          ((field === "metadata.name" ? metadata.name : metadata.namespace ?? "") === value) === is
+        )
+      return {
+        type,
+        namespace,
+        name: name ?? selected,
+        selects: labels === null && terms.length === 0 ? undefined : fits
+      }
+    }),
+    ApiErrors.badRequest
+  ))
+
+/** How many a list gives at once, 0 for all, and where it goes on. */
+export const paging = (
+  route: ObjectRoute
+): Effect.Effect<{ readonly limit: number; readonly from: Continuation | undefined }, ApiErrors.ApiError> => {
+  const { query } = route
+  const limit = query.get("limit")
+  const after = query.get("continue") ?? ""
+  const version = query.get("resourceVersion") ?? ""
+  if (limit !== null && !/^[-+]?\d+$/.test(limit)) {
+    return Effect.fail(ApiErrors.badRequest(`strconv.ParseInt: parsing ${JSON.stringify(limit)}: invalid syntax`))
   }
-  return Effect.succeed({ type: route.type, namespace, name })
+  if (after === "") {
+    // From the cache, and the cache is whole.
+    return Effect.succeed({ limit: version === "0" ? 0 : Number(limit), from: undefined })
+  }
+  if (version !== "" && version !== "0") {
+    return Effect.fail(ApiErrors.badRequest("specifying resource version is not allowed when using continue"))
+  }
+  return Effect.fromResult(Result.mapError(
+    Result.map(decodeContinue(after), ({ rv, start }) => ({
+      limit: Number(limit),
+      from: { version: BigInt(rv), start }
+    })),
+    (error) => ApiErrors.badRequest(`invalid continue token: continue key is not valid: ${error.message}`)
+  ))
 }
+
+const decodeContinue = Schema.decodeUnknownResult(
+  Schema.StringFromBase64Url.pipe(Schema.decodeTo(Schema.fromJsonString(Schema.Struct({
+    v: Schema.Literal("meta.k8s.io/v1"),
+    rv: Schema.Int,
+    start: Schema.String
+  }))))
+)
 
 export const resourceVersion = (route: ObjectRoute): Effect.Effect<bigint | undefined, ApiErrors.ApiError> => {
   const text = route.query.get("resourceVersion") ?? ""
@@ -150,10 +190,18 @@ export const deleteOptions = (query: URLSearchParams, body: unknown): DeleteOpti
 
 // --- what is answered -------------------------------------------------------------------------------------------
 
-export const toList = (type: ResourceType, items: ReadonlyArray<ApiObject>, version: bigint) => ({
+export const toList = (type: ResourceType, { items, next, remaining, version }: Page, isSelected: boolean) => ({
   kind: `${type.kind}List`,
   apiVersion: apiVersionOf(type),
-  metadata: { resourceVersion: version.toString() },
+  metadata: {
+    resourceVersion: version.toString(),
+    ...(next !== undefined && {
+      continue: Buffer.from(JSON.stringify({ v: "meta.k8s.io/v1", rv: Number(next.version), start: next.start }))
+        .toString("base64url"),
+      // It would have to look at them.
+      ...(!isSelected && { remainingItemCount: remaining })
+    })
+  },
   // Items of a list do not say what they are.
   items: items.map(({ apiVersion: _apiVersion, kind: _kind, ...rest }) => rest)
 })
@@ -184,7 +232,7 @@ const anonymous = "system:anonymous"
 
 export const forbidden = (route: ObjectRoute, user: string | undefined): ApiErrors.ApiError => {
   const { namespace, query, type, verb } = route
-  const selected = new Map(fieldsOf(query)).get("metadata.name")
+  const selected = Result.getOrElse(fieldsOf(query), () => []).find(({ field }) => field === "metadata.name")?.value
   const name = route.name ?? (verb === "list" || verb === "watch" ? selected : undefined)
   const resource = ApiErrors.groupResource(type)
   return new ApiErrors.ApiError({
