@@ -3,16 +3,20 @@
  *
  * @since 0.2.0
  */
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberHandle from "effect/FiberHandle"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
+import * as DurationText from "../internal/duration.ts"
+import { duration } from "../internal/options.ts"
+import type { DurationInput } from "../LeaderElectionConfig.ts"
 import { LeaderElectionError, LeadershipLost, type LossReason, RenewalFailed } from "../LeaderElectionError.ts"
 import { Leadership } from "../Leadership.ts"
 import { LeaseError, LeaseUnavailable } from "../LeaseError.ts"
@@ -48,8 +52,11 @@ export class TestLeadership extends Context.Service<TestLeadership, {
   /** The term is lost; by default with `RenewDeadlineExceeded`. Only the first loss counts. */
   readonly lose: (reason?: LossReason) => Effect.Effect<void>
 
-  /** From now on the term is valid for this long, by the clock of this call, and is then lost. */
-  readonly setRemaining: (remaining: Duration.Input) => Effect.Effect<void>
+  /**
+   * From now on the term is valid for this long, by the clock of this call, and is then lost; `Infinity`: until the test
+   * says otherwise.
+   */
+  readonly setRemaining: (remaining: DurationInput) => Effect.Effect<void>
 
   /**
    * The validity is over, and nothing has noticed it yet: what code finds that wakes up after a stall. `ensure` fails,
@@ -62,7 +69,8 @@ export class TestLeadership extends Context.Service<TestLeadership, {
 
   /**
    * Runs a program in this term, as `LeaderElection.whileLeading` does: with the term and a scope; a loss interrupts it,
-   * and is what it fails with.
+   * and is what it fails with. The term is over when the program has ended, before its finalizers run; another program
+   * may be run in it after that.
    */
   readonly whileLeading: <A, E, R>(
     program: Effect.Effect<A, E, R>
@@ -95,40 +103,19 @@ export const make = Effect.fnUntraced(function*(
   options: Options = {}
 ): Effect.fn.Return<TestLeadership["Service"], never, Scope.Scope> {
   const lease = options.lease ?? { namespace: "default", name: "test" }
-  const loss = yield* Deferred.make<LossReason>()
   const expiry = yield* FiberHandle.make()
-  let lost: LossReason | undefined
-  // Monotonic nanoseconds.
-  let validUntil: bigint | undefined
+  const term = yield* makeTerm
   let failing = 0
 
-  const lose = (reason: LossReason = "RenewDeadlineExceeded") =>
-    Effect.suspend(() => {
-      lost ??= reason
-      return Deferred.succeed(loss, lost)
-    })
-
-  const remaining = Effect.map(Clock.monotonicTimeNanos, (now) =>
-    lost !== undefined
-      ? Duration.zero
-      : validUntil === undefined
-      ? Duration.infinity
-      : Duration.nanos(validUntil > now ? validUntil - now : 0n))
-
-  const isValid = Effect.map(remaining, Duration.isGreaterThan(Duration.zero))
-
-  const lostError = () =>
-    new LeaderElectionError({ reason: new LeadershipLost({ reason: lost ?? "RenewDeadlineExceeded" }) })
-
   const ensure = Effect.flatMap(
-    isValid,
-    (valid) => valid ? Effect.void : Effect.andThen(lose(), Effect.suspend(() => Effect.fail(lostError())))
+    term.remaining,
+    (left) => Duration.isPositive(left) ? Effect.void : Effect.andThen(term.lose(), term.lostError)
   )
 
   const confirm = Effect.andThen(
     ensure,
     Effect.suspend(() => {
-      if (failing === 0) {
+      if (!(failing > 0)) {
         return Effect.void
       }
       failing -= 1
@@ -146,34 +133,34 @@ export const make = Effect.fnUntraced(function*(
     identity: options.identity ?? "test",
     fencingToken: options.fencingToken ?? 1n,
     transitions: options.transitions ?? 1,
-    isValid,
-    remaining,
-    untilOverrun: remaining,
+    isValid: Effect.map(term.remaining, Duration.isPositive),
+    remaining: term.remaining,
+    untilOverrun: term.untilOverrun,
     ensure,
     confirm,
-    stepDown: Effect.asVoid(lose("SteppedDown")),
-    lost: Deferred.await(loss)
+    stepDown: term.lose("SteppedDown"),
+    lost: term.lost
   })
 
   return TestLeadership.of({
     leadership,
-    lose: (reason) => Effect.asVoid(lose(reason)),
+    lose: term.lose,
     setRemaining: Effect.fnUntraced(function*(remaining) {
-      const duration = Duration.fromInputUnsafe(remaining)
-      validUntil = (yield* Clock.monotonicTimeNanos) + Duration.toNanosUnsafe(duration)
-      yield* FiberHandle.run(expiry, Effect.andThen(Effect.sleep(duration), lose()), { startImmediately: true })
+      yield* FiberHandle.clear(expiry)
+      const given = DurationText.read(remaining)
+      if (given !== undefined && !Duration.isFinite(given) && Duration.isPositive(given)) {
+        return yield* term.setRemaining(undefined)
+      }
+      const left = duration("setRemaining: remaining", remaining)
+      yield* term.setRemaining(left)
+      yield* FiberHandle.run(expiry, Effect.andThen(Effect.sleep(left), term.lose()), { startImmediately: true })
     }),
-    stall: Effect.andThen(
-      FiberHandle.clear(expiry),
-      Effect.sync(() => {
-        validUntil = 0n
-      })
-    ),
+    stall: Effect.andThen(FiberHandle.clear(expiry), term.setRemaining(Duration.zero)),
     failConfirm: (times = 1) =>
       Effect.sync(() => {
         failing = times
       }),
-    whileLeading: (program) => whileLeading(leadership, lostError, program)
+    whileLeading: (program) => Effect.andThen(term.begin, whileLeading(leadership, term, program))
   })
 })
 
@@ -193,23 +180,85 @@ export const layer = (options?: Options): Layer.Layer<Leadership | TestLeadershi
 
 // --- internal ---------------------------------------------------------------------------------------------------
 
+// Of the default settings: from the deadline, and from a renewal, to where others may lead.
+const toEnd = 4_250_000_000n
+const sinceRenewal = 14_250_000_000n
+
+type Term = Effect.Success<typeof makeTerm>
+
+/** How long a term is valid, and why no longer. */
+const makeTerm = Effect.gen(function*() {
+  const loss = yield* Deferred.make<LossReason>()
+  let lost: LossReason | undefined
+  // Monotonic nanoseconds.
+  let validUntil: bigint | undefined
+  let overrunAt = 0n
+  // Its program has ended: nothing is lost any more.
+  let over = false
+  const now = Clock.monotonicTimeNanos
+  const until = (at: bigint | undefined) =>
+    Effect.map(
+      now,
+      (now) => at === undefined ? Duration.infinity : Duration.nanos(at > now ? at - now : 0n)
+    )
+  return {
+    lost: Deferred.await(loss),
+    begin: Effect.sync(() => {
+      over = false
+    }),
+    end: Effect.sync(() => {
+      over ||= lost === undefined
+    }),
+    lose: (reason: LossReason = "RenewDeadlineExceeded") =>
+      Effect.flatMap(now, (now) => {
+        if (over || lost !== undefined) {
+          return Effect.void
+        }
+        lost = reason
+        overrunAt = validUntil !== undefined
+          ? validUntil + toEnd
+          : now + (reason === "RenewDeadlineExceeded" ? toEnd : sinceRenewal)
+        return Effect.asVoid(Deferred.succeed(loss, lost))
+      }),
+    lostError: Effect.suspend(() =>
+      Effect.fail(new LeaderElectionError({ reason: new LeadershipLost({ reason: lost ?? "RenewDeadlineExceeded" }) }))
+    ),
+    setRemaining: (left: Duration.Duration | undefined) =>
+      Effect.map(now, (now) => {
+        validUntil = left && now + Duration.toNanosUnsafe(left)
+      }),
+    remaining: Effect.suspend(() => lost !== undefined || over ? Effect.succeed(Duration.zero) : until(validUntil)),
+    untilOverrun: Effect.suspend(() =>
+      until(lost !== undefined ? overrunAt : validUntil === undefined ? undefined : validUntil + toEnd)
+    )
+  }
+})
+
+/** In the order of the real one: the end of the term, the program's finalizers, its result. */
 const whileLeading = <A, E, R>(
   leadership: Leadership["Service"],
-  lostError: () => LeaderElectionError,
+  { end, lostError }: Term,
   program: Effect.Effect<A, E, R>
-) =>
-  Effect.scopedWith((scope) =>
-    Effect.gen(function*() {
-      yield* leadership.ensure
-      const fiber = yield* Effect.forkChild(
+): Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>> =>
+  Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+    yield* leadership.ensure
+    const fiber = yield* Effect.scopedWith((scope) =>
+      Effect.onExit(
         Effect.provideContext(program, Context.make(Leadership, leadership).pipe(Context.add(Scope.Scope, scope))),
-        { startImmediately: true }
+        () => end
       )
-      yield* Effect.raceFirst(Effect.asVoid(Fiber.await(fiber)), Effect.asVoid(leadership.lost))
-      yield* Fiber.interrupt(fiber)
-      const exit = yield* Fiber.await(fiber)
-      return yield* exit._tag === "Failure" && Cause.hasInterruptsOnly(exit.cause)
-        ? Effect.suspend(() => Effect.fail(lostError()))
-        : exit
-    })
-  )
+    ).pipe(Effect.interruptible, Effect.forkChild({ startImmediately: true }))
+    const settled = yield* Effect.exit(restore(Effect.raceFirst(
+      Effect.map(Fiber.await(fiber), Option.some),
+      Effect.as(leadership.lost, Option.none<Exit.Exit<A, E>>())
+    )))
+    yield* end
+    if (Exit.isSuccess(settled) && Option.isSome(settled.value)) {
+      return yield* settled.value.value
+    }
+    yield* Fiber.interrupt(fiber)
+    if (Exit.isFailure(settled)) {
+      return yield* Effect.failCause(settled.cause)
+    }
+    return yield* lostError
+  }))

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber } from "effect"
-import { Leadership } from "effect-kubernetes-leader-election"
-import { TestLeadership } from "effect-kubernetes-leader-election/testing"
+import { Cause, Duration, Effect, Exit, Fiber, type Scope } from "effect"
+import { LeaderElection, Leadership } from "effect-kubernetes-leader-election"
+import { MemoryLeaseStore, TestLeadership } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 
 const reasonOf = (error: { readonly reason: { readonly _tag: string } }) => error.reason._tag
@@ -79,4 +79,76 @@ describe("TestLeadership", () => {
       yield* leadership.confirm
       assert.isTrue(yield* leadership.isValid)
     }))
+
+  it.effect("setRemaining: a duration as settings are written, without end, and nothing else", () =>
+    Effect.gen(function*() {
+      const { leadership, setRemaining } = yield* TestLeadership.make()
+      yield* setRemaining("5s")
+      yield* setRemaining(Number.POSITIVE_INFINITY)
+      yield* TestClock.adjust("1 minute")
+      assert.isFalse(Duration.isFinite(yield* leadership.remaining))
+      assert.include(String(yield* Effect.exit(setRemaining(Number.NaN))), "setRemaining: remaining is NaN")
+    }))
+})
+
+describe("whileLeading does the same in a test's term and in a real one", () => {
+  const settings = { name: "test", namespace: "default", identity: "test", newLease: "lead" } as const
+  const inReal = <A, E>(program: Effect.Effect<A, E, Leadership | Scope.Scope>) =>
+    LeaderElection.whileLeading(program).pipe(
+      Effect.provide(LeaderElection.layer(settings)),
+      Effect.provide(MemoryLeaseStore.layerMemory())
+    )
+  const inTest = <A, E>(program: Effect.Effect<A, E, Leadership | Scope.Scope>) =>
+    Effect.scoped(Effect.flatMap(TestLeadership.make(), (term) => term.whileLeading(program)))
+  const said = (exit: Exit.Exit<unknown, unknown> | undefined): string =>
+    exit === undefined ? "running" : Exit.isSuccess(exit) ? `success: ${exit.value}` : String(Cause.squash(exit.cause))
+
+  type Program = Effect.Effect<unknown, unknown, Leadership | Scope.Scope>
+  const programs: Record<string, (seen: Array<unknown>) => Program> = {
+    "a program that interrupts itself": () => Effect.interrupt,
+    "one that joins a fiber that was interrupted": () =>
+      Effect.gen(function*() {
+        const fiber = yield* Effect.forkChild(Effect.never)
+        yield* Fiber.interrupt(fiber)
+        return yield* Fiber.join(fiber)
+      }),
+    "one that is lost": () => Effect.flatMap(Leadership, ({ stepDown }) => Effect.andThen(stepDown, Effect.never)),
+    "one that succeeds after a loss": () =>
+      Effect.flatMap(
+        Leadership,
+        ({ stepDown }) =>
+          Effect.uninterruptible(Effect.andThen(stepDown, Effect.delay(Effect.succeed("late"), "1 second")))
+      ),
+    "one whose finalizer asks": (seen) =>
+      Effect.gen(function*() {
+        const { ensure, isValid } = yield* Leadership
+        yield* Effect.addFinalizer(() =>
+          Effect.gen(function*() {
+            seen.push(yield* isValid, (yield* Effect.exit(ensure))._tag)
+          })
+        )
+      }),
+    "one whose finalizer fails": () => Effect.addFinalizer(() => Effect.die("finalizer")),
+    "one that asks after a loss how long it may run": (seen) =>
+      Effect.gen(function*() {
+        const { stepDown, untilOverrun } = yield* Leadership
+        yield* stepDown
+        yield* Effect.sleep("1 second")
+        seen.push(Duration.toMillis(yield* untilOverrun))
+      }).pipe(Effect.uninterruptible)
+  }
+
+  for (const [name, program] of Object.entries(programs)) {
+    it.effect(name, () =>
+      Effect.gen(function*() {
+        const [real, test] = yield* Effect.forEach([inReal, inTest], (run) =>
+          Effect.gen(function*() {
+            const seen: Array<unknown> = []
+            const fiber = yield* Effect.forkChild(run(program(seen)))
+            yield* TestClock.adjust("10 seconds")
+            return [said(fiber.pollUnsafe()), ...seen]
+          }))
+        assert.deepStrictEqual(test, real)
+      }))
+  }
 })
