@@ -33,7 +33,12 @@ import * as LeaseStore from "./LeaseStore.ts"
 export const layer = (
   input?: LeaderElectionConfig.Input
 ): Layer.Layer<LeaderElection.LeaderElection, LeaderElectionError> =>
-  LeaderElection.layer({ name: "local", namespace: "local", newLease: "lead", ...input }).pipe(
+  LeaderElection.layer({
+    ...input,
+    name: input?.name ?? "local",
+    namespace: input?.namespace ?? "local",
+    newLease: input?.newLease ?? "lead"
+  }).pipe(
     Layer.provide(Layer.fresh(LeaseStore.layerMemory)),
     Layer.tap(() => Log.warn("This election is local: the process leads whatever others do. For development only"))
   )

@@ -18,6 +18,14 @@ it.effect("leads at once, and says that it is local", () =>
     assert.isTrue(lines.some((line) => line.startsWith("Warn: This election is local")))
   }))
 
+it.effect("what is undefined has its default", () =>
+  Effect.gen(function*() {
+    const { settings } = yield* LeaderElection.LeaderElection
+    assert.deepStrictEqual([settings.name, settings.namespace, settings.newLease], ["local", "local", "lead"])
+  }).pipe(
+    Effect.provide(LocalLeaderElection.layer({ name: undefined, namespace: undefined, newLease: undefined }))
+  ))
+
 describe("an election in memory reads no environment, in a Pod without POD_NAME and with variables in the shell", () => {
   const environment = ConfigProvider.layer(ConfigProvider.fromEnv({
     env: {
