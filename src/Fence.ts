@@ -12,6 +12,7 @@
  *
  * @since 0.2.0
  */
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -24,13 +25,13 @@ import * as SqlClient from "effect/sql/SqlClient"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
 import { format } from "./internal/duration.ts"
 import * as Dialect from "./internal/fence/dialect.ts"
-import { LeaderElectionError, LeadershipLost } from "./LeaderElectionError.ts"
+import type { LeaderElectionError } from "./LeaderElectionError.ts"
 import { Leadership } from "./Leadership.ts"
 import { formatKey } from "./LeaseRecord.ts"
 
 /**
- * The settings of a fence cannot be used. `problem` names the setting, its value
- * and the remedy.
+ * The settings of a fence, or a token, cannot be used. `problem` names the
+ * setting, its value and the remedy.
  *
  * @category errors
  * @since 0.2.0
@@ -105,9 +106,34 @@ export class FenceAhead extends Schema.Error<FenceAhead>("effect-kubernetes-lead
     return `the row "${this.name}" of ${this.table} shows token ${this.stored}, this term has the smaller ${this.own}, ` +
       "and its leadership was confirmed: etcd was restored from a backup, or the application was moved to another " +
       `cluster. Reset the row with: ${
-        Dialect.reset(this.table, this.name)
+        Dialect.reset(this.table, this.name, 0n)
       }. That is safe once every process that led ` +
       "before has ended: until then its writes would be let in"
+  }
+}
+
+/**
+ * The row was changed although no later term has begun (the leadership was
+ * confirmed): by hand, or by the leaders of another cluster that use the same
+ * table. One that only went down is raised again, and fails when it goes down
+ * again meanwhile.
+ *
+ * @category errors
+ * @since 0.2.0
+ */
+export class FenceChanged
+  extends Schema.Error<FenceChanged>("effect-kubernetes-leader-election/FenceError/FenceChanged")({
+    _tag: Schema.tag("FenceChanged"),
+    table: Schema.String,
+    name: Schema.String,
+    stored: Schema.BigInt,
+    own: Schema.BigInt
+  })
+{
+  override get message(): string {
+    return `the row "${this.name}" of ${this.table} shows token ${this.stored} in place of ${this.own}, although no later ` +
+      "term has begun: somebody writes into the table, or the leaders of another cluster do. Give each cluster a table " +
+      `of its own. Set the row back with: ${Dialect.reset(this.table, this.name, this.own)}`
   }
 }
 
@@ -135,7 +161,14 @@ export class FenceStale extends Schema.Error<FenceStale>("effect-kubernetes-lead
  * @category errors
  * @since 0.2.0
  */
-export const FenceErrorReason = Schema.Union([FenceInvalid, FenceNested, FenceBlocked, FenceAhead, FenceStale])
+export const FenceErrorReason = Schema.Union([
+  FenceInvalid,
+  FenceNested,
+  FenceBlocked,
+  FenceAhead,
+  FenceChanged,
+  FenceStale
+])
 
 /**
  * Everything a {@link FenceError} can be about.
@@ -191,7 +224,8 @@ export class Fence extends Context.Service<Fence, {
   /**
    * For a receiver of tokens: runs an effect in a transaction that commits only
    * while no greater token was seen for this name. A greater one than was seen
-   * is remembered first. Fails with `FenceStale`.
+   * is remembered first. Fails with `FenceStale`; with `FenceInvalid` where the
+   * token is none (1 to 2^63 - 1).
    */
   readonly accept: <A, E, R>(
     claim: Claim,
@@ -218,6 +252,8 @@ export interface Options {
 
 /**
  * The statement that makes the table; it does nothing where there is one.
+ * Throws a {@link FenceError} with `FenceInvalid` where the name cannot be that
+ * of a table.
  *
  * **Example** (Creating the table in a migration)
  *
@@ -235,7 +271,13 @@ export interface Options {
  * @category constructors
  * @since 0.2.0
  */
-export const createTable: (table: string, dialect: "pg" | "mysql" | "sqlite") => string = Dialect.createTable
+export const createTable = (table: string, dialect: "pg" | "mysql" | "sqlite"): string => {
+  const problem = Dialect.tableProblem(table)
+  if (problem !== undefined) {
+    throw new FenceError({ reason: new FenceInvalid({ problem }) })
+  }
+  return Dialect.createTable(table, dialect)
+}
 
 /** What was found in the row when it was to be raised. */
 interface Raised {
@@ -255,8 +297,9 @@ export const make = Effect.fnUntraced(
   function*(options: Options): Effect.fn.Return<Fence["Service"], FenceError, SqlClient.SqlClient> {
     const sql = yield* SqlClient.SqlClient
     const { table } = options
-    if (!Dialect.isTableName(table)) {
-      return yield* invalid(`table: "${table}" cannot be the name of a table: use letters, digits and underscores`)
+    const problem = Dialect.tableProblem(table)
+    if (problem !== undefined) {
+      return yield* invalid(problem)
     }
     const limit = Duration.fromInputUnsafe(options.limit ?? "10 seconds")
     const limitMillis = Math.round(Duration.toMillis(limit))
@@ -285,13 +328,18 @@ export const make = Effect.fnUntraced(
     const begin = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
       Effect.flatMap(
         SqlClient.BeginTransaction,
-        (outer) =>
-          sql.withTransaction(Effect.provideService(effect, SqlClient.BeginTransaction, outer)).pipe(
+        (outer) => {
+          let own: Cause.Cause<E> | undefined
+          const noted = Effect.tapCause(effect, (cause) => Effect.sync(() => (own = cause)))
+          return sql.withTransaction(Effect.provideService(noted, SqlClient.BeginTransaction, outer)).pipe(
             Effect.provideService(SqlClient.BeginTransaction, dialect.begin ?? outer),
             // A server that ends the session of a stopped process leaves nothing to roll back, and `withTransaction` dies
-            // of the attempt: here that is to be expected.
-            Effect.catchDefect((defect) => isSqlError(defect) ? Effect.fail(defect) : Effect.die(defect))
+            // of the attempt: here that is to be expected. What the effect itself died of stays a defect.
+            Effect.catchDefect((defect) =>
+              isSqlError(defect) && !diedOf(own, defect) ? Effect.fail(defect) : Effect.die(defect)
+            )
           )
+        }
       )
 
     const raiseInTransaction = (claim: Claim, onSession: (session: string | undefined) => void) =>
@@ -346,6 +394,10 @@ export const make = Effect.fnUntraced(
     /** Raises the row unless this process has done it. */
     const raiseOnce = (claim: Claim): Effect.Effect<Raised, FenceError | SqlError> =>
       Effect.suspend(() => {
+        const problem = tokenProblem(claim.token)
+        if (problem !== undefined) {
+          return invalid(problem)
+        }
         const entry = entryOf(claim.name)
         if (entry.token === claim.token) {
           return Effect.succeed({ ahead: undefined })
@@ -362,15 +414,18 @@ export const make = Effect.fnUntraced(
         ))
       })
 
-    /** Runs the effect with the row locked; `onOther` where it shows another token. */
-    const fenced = <A, E, R, E2>(
-      claim: Claim,
-      effect: Effect.Effect<A, E, R>,
-      onOther: (stored: bigint | undefined) => E2
-    ) =>
-      begin(Effect.flatMap(dialect.lockShared(claim.name), (rows): Effect.Effect<A, E | E2, R> => {
-        const stored = tokenOf(rows)
-        return stored === claim.token ? effect : Effect.fail(onOther(stored))
+    /** Runs the effect with the row locked; fails with {@link Other} where it shows another token. */
+    const fenced = <A, E, R>(claim: Claim, effect: Effect.Effect<A, E, R>) =>
+      begin(Effect.flatMap(dialect.lockShared(claim.name), (rows): Effect.Effect<A, E | Other, R> => {
+        const stored = tokenOf(rows) ?? 0n
+        if (stored === claim.token) {
+          return effect
+        }
+        // Removed or reset, or the database lost commits: it has to be raised again.
+        if (stored < claim.token) {
+          entryOf(claim.name).token = undefined
+        }
+        return Effect.fail(new Other(stored))
       }))
 
     const outermost: Effect.Effect<void, FenceError> = Effect.flatMap(
@@ -384,11 +439,14 @@ export const make = Effect.fnUntraced(
       const { ahead } = yield* raiseOnce(claim)
       if (ahead !== undefined) {
         // Either a successor was here, then this says so; or tokens began again below.
-        yield* leadership.confirm
+        yield* stillLeads(leadership)
         return yield* fail(new FenceAhead({ table, name: claim.name, stored: ahead, own: claim.token }))
       }
       return claim
     })
+
+    const changed = (claim: Claim, stored: bigint) =>
+      new FenceError({ reason: new FenceChanged({ table, name: claim.name, stored, own: claim.token }) })
 
     return Fence.of({
       raise: Effect.andThen(outermost, Effect.asVoid(Leadership.use(raiseTerm))),
@@ -396,22 +454,38 @@ export const make = Effect.fnUntraced(
         Effect.gen(function*() {
           yield* outermost
           const leadership = yield* Leadership
-          const claim = yield* raiseTerm(leadership)
-          // Raising may have taken its time.
-          yield* leadership.ensure
-          return yield* fenced(claim, effect, lost)
+          const attempt = Effect.gen(function*() {
+            const claim = yield* raiseTerm(leadership)
+            // Raising may have taken its time.
+            yield* leadership.ensure
+            return yield* fenced(claim, effect)
+          })
+          const claim = { name: formatKey(leadership.lease), token: leadership.fencingToken }
+          return yield* attempt.pipe(
+            Effect.catchIf(isOther, ({ stored }) =>
+              Effect.andThen(
+                stillLeads(leadership),
+                stored < claim.token ? attempt : Effect.fail(changed(claim, stored))
+              )),
+            Effect.catchIf(isOther, ({ stored }) => Effect.fail(changed(claim, stored)))
+          )
         }),
-      accept: (claim, effect) =>
-        Effect.gen(function*() {
+      accept: (claim, effect) => {
+        const attempt = Effect.gen(function*() {
           yield* outermost
           const { ahead } = yield* raiseOnce(claim)
-          const stale = (stored: bigint) =>
-            new FenceError({ reason: new FenceStale({ name: claim.name, stored, token: claim.token }) })
-          if (ahead !== undefined) {
-            return yield* stale(ahead)
-          }
-          return yield* fenced(claim, effect, (stored) => stale(stored ?? 0n))
+          return ahead === undefined ? yield* fenced(claim, effect) : yield* Effect.fail(new Other(ahead))
         })
+        return attempt.pipe(
+          Effect.catchIf(isOther, (other) => other.stored < claim.token ? attempt : Effect.fail(other)),
+          Effect.catchIf(isOther, ({ stored }) =>
+            Effect.fail(
+              stored < claim.token
+                ? changed(claim, stored)
+                : new FenceError({ reason: new FenceStale({ name: claim.name, stored, token: claim.token }) })
+            ))
+        )
+      }
     })
   }
 )
@@ -453,8 +527,9 @@ export const layer = (options: Options): Layer.Layer<Fence, FenceError, SqlClien
  *    a transaction of its own. It waits for the transactions of earlier leaders
  *    that are still open.
  * 3. A transaction is opened, and its first statement locks the row, shared: the
- *    transactions of one leader run side by side. Where the row does not show
- *    the token of this very term, it fails with `LeadershipLost`.
+ *    transactions of one leader run side by side. Where the row shows another
+ *    token than that of this very term, the leadership is confirmed: the term of
+ *    a leader that was replaced ends, and this fails with `LeadershipLost`.
  * 4. The effect runs, and the transaction commits.
  *
  * **Guarantees**
@@ -475,8 +550,8 @@ export const layer = (options: Options): Layer.Layer<Fence, FenceError, SqlClien
  *
  * - those of the effect, and `SqlError`;
  * - `LeaderElectionError` with `LeadershipLost`: another leader has begun;
- * - `FenceError` with `FenceNested`, `FenceBlocked` or `FenceAhead`: need a
- *   person.
+ * - `FenceError` with `FenceNested`, `FenceBlocked`, `FenceAhead` or
+ *   `FenceChanged`: need a person.
  *
  * @category running
  * @since 0.2.0
@@ -503,7 +578,34 @@ const fail = (reason: FenceErrorReason) => Effect.fail(new FenceError({ reason }
 
 const invalid = (problem: string) => fail(new FenceInvalid({ problem }))
 
-const lost = () => new LeaderElectionError({ reason: new LeadershipLost({ reason: "LeaseTaken" }) })
+/** The row showed another token when the transaction was to begin. */
+class Other {
+  readonly stored: bigint
+  constructor(stored: bigint) {
+    this.stored = stored
+  }
+}
+
+const isOther = (error: unknown): error is Other => error instanceof Other
+
+/**
+ * Succeeds only where the term goes on; where a successor has begun, the election learns of it, and the term is lost.
+ * Asked again until there is an answer: without one the term ends at its deadline.
+ */
+const stillLeads = (leadership: Leadership["Service"]): Effect.Effect<void, LeaderElectionError> =>
+  Effect.retry(leadership.confirm, {
+    while: (error) => error.reason._tag === "RenewalFailed",
+    schedule: Schedule.spaced("1 second")
+  })
+
+const diedOf = (cause: Cause.Cause<unknown> | undefined, defect: unknown): boolean =>
+  cause !== undefined && cause.reasons.some((reason) => Cause.isDieReason(reason) && reason.defect === defect)
+
+// What 64 bits with a sign hold. Each row begins with 0, which is no token.
+const tokenProblem = (token: unknown): string | undefined =>
+  typeof token === "bigint" && token >= 1n && token <= 9_223_372_036_854_775_807n
+    ? undefined
+    : `token: ${String(token)} cannot be a fencing token: give a bigint of 1 to 9223372036854775807`
 
 const tokenOf = (rows: ReadonlyArray<Dialect.TokenRow>): bigint | undefined =>
   rows[0] === undefined ? undefined : BigInt(rows[0].token)

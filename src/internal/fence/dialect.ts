@@ -38,8 +38,14 @@ export interface Dialect {
 
 const identifier = /^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$/
 
-/** Whether a table can have this name, with or without its schema. */
-export const isTableName = (table: string): boolean => identifier.test(table)
+/** What is wrong with the name of a table, with or without its schema; `undefined` where nothing is. */
+export const tableProblem = (table: unknown): string | undefined =>
+  typeof table === "string" && identifier.test(table)
+    ? undefined
+    : `table: ${
+      typeof table === "string" ? JSON.stringify(table) : String(table)
+    } cannot be the name of a table: use ` +
+      "letters, digits and underscores"
 
 const quoted = (table: string, quote: string): string =>
   table.split(".").map((part) => `${quote}${part}${quote}`).join(".")
@@ -58,8 +64,9 @@ export const createTable = (table: string, dialect: DialectName): string => {
   }
 }
 
-/** The statement with which a person lets smaller tokens in again. */
-export const reset = (table: string, name: string): string => `UPDATE ${table} SET token = 0 WHERE name = '${name}'`
+/** The statement with which a person lets smaller tokens in again, down to this one. */
+export const reset = (table: string, name: string, token: bigint): string =>
+  `UPDATE ${table} SET token = ${token} WHERE name = '${name}'`
 
 const none = Effect.succeed([])
 const unlimited = Effect.succeed(undefined)

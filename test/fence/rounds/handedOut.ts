@@ -71,11 +71,13 @@ export const run = Effect.fnUntraced(function*(options: Options) {
     // In every other round of a kind the check is wrong: a clock that stood still does not show what was missed.
     const notices = Math.floor(index / places.length) % 2 === 0
     let isValid = true
+    let isReplaced = false
     // The check after which it pauses: the last before its transaction begins.
     let checksLeft = 0
     const earlier = term(token, {
       name,
       isValid: () => isValid,
+      isReplaced: () => isReplaced,
       afterEnsure: Effect.suspend(() => checksLeft-- === 1 ? pause : Effect.void)
     })
     const later = term(token + 1n, { name })
@@ -101,6 +103,7 @@ export const run = Effect.fnUntraced(function*(options: Options) {
     yield* Effect.raceFirst(Deferred.await(paused), Fiber.await(one))
     // What its check answers from now on comes too late for the one that was made.
     isValid = !notices
+    isReplaced = true
     const begun = yield* Deferred.make<void>()
     const successor = Effect.andThen(
       transaction(write(name, token + 1n)),

@@ -62,7 +62,7 @@ export const suite = (title: string, database: Database): void => {
       Effect.gen(function*() {
         const name = yield* prepared
         yield* process(Effect.gen(function*() {
-          const first = inTerm(term(7n, { name }))
+          const first = inTerm(term(7n, { name, isReplaced: () => true }))
           yield* first(Fence.transaction(write(name, 7n)))
           yield* first(Fence.transaction(write(name, 7n)))
           yield* process(inTerm(term(9n, { name }))(Fence.transaction(write(name, 9n))))
@@ -76,7 +76,7 @@ export const suite = (title: string, database: Database): void => {
       Effect.gen(function*() {
         const name = yield* prepared
         yield* process(Effect.gen(function*() {
-          const first = inTerm(term(7n, { name }))
+          const first = inTerm(term(7n, { name, isReplaced: () => true }))
           yield* first(Fence.transaction(write(name, 7n)))
           yield* process(inTerm(term(9n, { name }))(Fence.raise))
           const refused = yield* Effect.exit(first(Fence.transaction(write(name, 7n))))
@@ -89,7 +89,7 @@ export const suite = (title: string, database: Database): void => {
         const name = yield* prepared
         const small = 2n ** 53n
         yield* process(Effect.gen(function*() {
-          const first = inTerm(term(small, { name }))
+          const first = inTerm(term(small, { name, isReplaced: () => true }))
           yield* first(Fence.transaction(write(name, small)))
           yield* process(inTerm(term(small + 1n, { name }))(Fence.transaction(write(name, small + 1n))))
           const refused = yield* Effect.exit(first(Fence.transaction(write(name, small))))
@@ -142,20 +142,41 @@ export const suite = (title: string, database: Database): void => {
         }))
       }))
 
-    it.live("a row that somebody removed or reset during a term ends it", () =>
+    it.live("a row that somebody removed or reset during a term is raised again by the leader, and by nobody before it", () =>
+      Effect.gen(function*() {
+        const name = yield* prepared
+        yield* process(Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const fence = yield* Fence.Fence
+          const earlier = inTerm(term(7n, { name, isReplaced: () => true }))(fence.transaction(write(name, 7n)))
+          yield* earlier
+          yield* process(Effect.gen(function*() {
+            const leading = inTerm(term(9n, { name }))(Fence.transaction(write(name, 9n)))
+            yield* leading
+            yield* sql`UPDATE ${sql(table)} SET token = 0 WHERE name = ${`default/${name}`}`
+            assert.isTrue(isLoss(failure(yield* Effect.exit(earlier))))
+            yield* leading
+            yield* sql`DELETE FROM ${sql(table)} WHERE name = ${`default/${name}`}`
+            yield* leading
+          }))
+          assert.isTrue(isLoss(failure(yield* Effect.exit(earlier))))
+          assert.deepStrictEqual(yield* written(name), [7n, 9n, 9n, 9n])
+        }))
+      }))
+
+    it.live("a row that somebody raised during a term is reported with the statement that sets it back", () =>
       Effect.gen(function*() {
         const name = yield* prepared
         yield* process(Effect.gen(function*() {
           const sql = yield* SqlClient.SqlClient
           const leading = inTerm(term(7n, { name }))
           yield* leading(Fence.transaction(write(name, 7n)))
-          yield* sql`UPDATE ${sql(table)} SET token = 0 WHERE name = ${`default/${name}`}`
-          assert.isTrue(isLoss(failure(yield* Effect.exit(leading(Fence.transaction(write(name, 7n)))))))
-          yield* sql`DELETE FROM ${sql(table)} WHERE name = ${`default/${name}`}`
-          assert.isTrue(isLoss(failure(yield* Effect.exit(leading(Fence.transaction(write(name, 7n)))))))
-          // The next term begins as on an empty table.
-          yield* inTerm(term(8n, { name }))(Fence.transaction(write(name, 8n)))
-          assert.deepStrictEqual(yield* written(name), [7n, 8n])
+          yield* sql`UPDATE ${sql(table)} SET token = 99 WHERE name = ${`default/${name}`}`
+          const reason = reasonOf(failure(yield* Effect.exit(leading(Fence.transaction(write(name, 7n))))))
+          assert.deepInclude(reason, { _tag: "FenceChanged", table, name: `default/${name}`, stored: 99n, own: 7n })
+          yield* sql.unsafe(/Set the row back with: (.*)$/.exec(reason!.message)![1]!)
+          yield* leading(Fence.transaction(write(name, 7n)))
+          assert.deepStrictEqual(yield* written(name), [7n, 7n])
         }))
       }))
 
@@ -185,6 +206,18 @@ export const suite = (title: string, database: Database): void => {
           const exit = yield* Effect.exit(inTerm(term(7n, { name }))(Fence.transaction(failing)))
           assert.strictEqual(failure(exit), "no more paper")
           assert.deepStrictEqual(yield* written(name), [])
+        }))
+      }))
+
+    it.live("what an effect dies of is a defect, an SqlError too", () =>
+      Effect.gen(function*() {
+        const name = yield* prepared
+        yield* process(Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const dying = Effect.orDie(sql`SELECT * FROM there_is_no_such_table`)
+          const exit = yield* Effect.exit(inTerm(term(7n, { name }))(Fence.transaction(dying)))
+          assert.isTrue(Exit.hasDies(exit))
+          assert.isUndefined(failure(exit))
         }))
       }))
 
@@ -272,6 +305,43 @@ export const suite = (title: string, database: Database): void => {
           yield* Fiber.interrupt(fiber)
           yield* inTerm(term(9n, { name }))(Fence.transaction(write(name, 9n)))
           assert.deepStrictEqual(yield* written(name), [9n])
+        }))
+      }))
+
+    it.live("a receiver whose row went down lets the newest token in again, and shuts out the smaller ones", () =>
+      Effect.gen(function*() {
+        const name = yield* prepared
+        yield* process(Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const fence = yield* Fence.Fence
+          const accept = (token: bigint) => fence.accept({ name, token }, write(name, token))
+          yield* accept(50n)
+          yield* sql`UPDATE ${sql(table)} SET token = 0 WHERE name = ${name}`
+          yield* accept(50n)
+          yield* sql`DELETE FROM ${sql(table)} WHERE name = ${name}`
+          yield* accept(50n)
+          const refused = yield* Effect.exit(accept(49n))
+          assert.deepInclude(reasonOf(failure(refused)), { _tag: "FenceStale", stored: 50n, token: 49n })
+          assert.deepStrictEqual(yield* written(name), [50n, 50n, 50n])
+        }))
+      }))
+
+    it.live("what is not a token is refused before it is stored", () =>
+      Effect.gen(function*() {
+        const name = yield* prepared
+        yield* process(Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const fence = yield* Fence.Fence
+          for (const token of [0n, -1n, 2n ** 63n, 2n ** 64n]) {
+            const accepted = failure(yield* Effect.exit(fence.accept({ name, token }, write(name, token))))
+            assert.include(String(accepted), `token: ${token} cannot be a fencing token: give a bigint of 1 to`)
+            const led = failure(
+              yield* Effect.exit(inTerm(term(token, { name }))(Fence.transaction(write(name, token))))
+            )
+            assert.strictEqual(reasonOf(led)?._tag, "FenceInvalid")
+          }
+          assert.deepStrictEqual(yield* sql`SELECT name FROM ${sql(table)} WHERE name = ${name}`, [])
+          yield* fence.accept({ name, token: 2n ** 63n - 1n }, write(name, 1n))
         }))
       }))
 

@@ -14,6 +14,8 @@ export const term = (
   options?: {
     readonly name?: string
     readonly isValid?: () => boolean
+    /** Whether a later term has begun: a check may not know it yet, and a confirmation does. */
+    readonly isReplaced?: () => boolean
     /** Runs between a check and what the program does because of it. */
     readonly afterEnsure?: Effect.Effect<void>
   }
@@ -31,7 +33,10 @@ export const term = (
     untilOverrun: Effect.succeed(Duration.seconds(14)),
     stepDown: Effect.void,
     ensure: Effect.andThen(check, options?.afterEnsure ?? Effect.void),
-    confirm: check,
+    confirm: Effect.andThen(
+      check,
+      Effect.suspend(() => options?.isReplaced?.() === true ? Effect.fail(lost("LeaseTaken")) : Effect.void)
+    ),
     lost: Deferred.await(Deferred.makeUnsafe())
   })
 }
