@@ -101,8 +101,9 @@ describe("doctor", () => {
 
   it.live("does not miss the right to watch where it is not used", () =>
     Effect.gen(function*() {
-      const { outcomes } = yield* run({ watch: false }, (server) => server.forbid({}, ["watch"]))
+      const { outcomes, text } = yield* run({ watch: false }, (server) => server.forbid({}, ["watch"]))
       assert.include(outcomes, "ok right to watch")
+      assert.include(text, "ok watch not used: candidates poll every 2s")
     }))
 
   it.live("stops at credentials that are refused", () =>
@@ -145,6 +146,16 @@ describe("doctor", () => {
         server.cluster.createLease(key, { spec: { holderIdentity: "b", leaseDurationSeconds: 60 } }))
       assert.include(text, "default/x exists; held by b")
       assert.include(text, "its holder uses a leaseDuration of 60s, and here it is 15s")
+    }))
+
+  it.live("says that a Lease has expired, as status does", () =>
+    Effect.gen(function*() {
+      const { outcomes, text } = yield* run({}, (server) =>
+        server.cluster.createLease(key, {
+          spec: { holderIdentity: "b", leaseDurationSeconds: 15, renewTime: "2026-01-01T00:00:00.000000Z" }
+        }))
+      assert.include(outcomes, "warning Lease")
+      assert.match(text, /default\/x exists, and has expired: b renewed it \d+(\.\d)?s ago, for 15s\n.*Nobody leads/)
     }))
 
   it.effect("warns of a record that Kubernetes elects on too, or that is being deleted", () =>

@@ -16,6 +16,7 @@ import type { Settings } from "../../LeaderElectionConfig.ts"
 import { decode, formatKey, type LeaseRecord } from "../../LeaseRecord.ts"
 import { line } from "../shared/printable.ts"
 import { measured } from "../shared/timeline.ts"
+import { toStatus } from "../status/lease.ts"
 
 /**
  * - `passed`, `failed`: as they say; one that failed makes the exit code 1.
@@ -298,9 +299,24 @@ export const lease = Effect.fnUntraced(function*(settings: Settings) {
     return { checks: [lease("failed", `${key} is not a valid Lease: ${decoded.failure.message}`)], record: undefined }
   }
   const record = decoded.success
-  const holder = record.holderIdentity === "" ? "nobody holds it" : `held by ${line(record.holderIdentity)}`
-  return { checks: [lease("passed", `${key} exists; ${holder}`), ...suspicious(settings, record)], record }
+  const now = result.success.serverTime ?? (yield* Clock.currentTimeMillis)
+  return { checks: [holder(settings, record, now), ...suspicious(settings, record)], record }
 })
+
+/** Who holds it, by the clock of the API server. */
+export const holder = (settings: Settings, record: LeaseRecord, now: number): Check => {
+  const lease = check("Lease")
+  const key = formatKey(settings)
+  const holder = line(record.holderIdentity)
+  const { ageSeconds, leaseDurationSeconds, state } = toStatus(record, { millis: now, clock: "server" })
+  return state === "expired"
+    ? lease(
+      "warning",
+      `${key} exists, and has expired: ${holder} renewed it ${ageSeconds}s ago, for ${leaseDurationSeconds}s`,
+      "Nobody leads. A candidate takes it one leaseDuration after it has first seen it: where one runs, see its log."
+    )
+    : lease("passed", `${key} exists; ${holder === "" ? "nobody holds it" : `held by ${holder}`}`)
+}
 
 /** What in a record speaks of trouble. */
 export const suspicious = (settings: Settings, record: LeaseRecord): ReadonlyArray<Check> => {

@@ -120,7 +120,15 @@ export const doctor = Effect.fnUntraced(
         const lease = yield* Checks.lease(settings)
         yield* print(lease.checks)
         const mayWatch = rights.some(({ name, outcome }) => name === "right to watch" && outcome === "passed")
-        if (settings.watch && mayWatch) {
+        if (!settings.watch) {
+          yield* print([{
+            name: "watch",
+            outcome: "passed",
+            found: `not used: candidates poll every ${
+              format(settings.retryPeriod)
+            }, and notice a handover that much later`
+          }])
+        } else if (mayWatch) {
           yield* print([yield* watch(settings, lease.record !== undefined, watchLimit)])
         }
         yield* print(yield* Checks.pods(settings, lease.record, credentials.tokenPod))
@@ -146,8 +154,8 @@ export const command = Command.make(
   Command.withShortDescription("Check whether an election can work here"),
   Command.withDescription(
     "Check whether an election can work here: settings, credentials, the API server and its latency, each right, the\n" +
-      "clock, the Lease and its owner, and whether the events of a watch arrive. Run it where the candidates run, with their environment, to check theirs. Changes\n" +
-      "nothing. Ends with 0 if nothing failed; warnings do not count."
+      "clock, the Lease and its owner, and whether the events of a watch arrive. Run it where the candidates run, with\n" +
+      "their environment, to check theirs. Changes nothing. Ends with 0 if nothing failed; warnings do not count."
   ),
   Command.withExamples([
     {
