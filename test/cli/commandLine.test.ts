@@ -155,6 +155,12 @@ describe("bad usage", () => {
     assert.match(stderr, /^effect-kubernetes-leader-election.*run \[OPTIONS\] -- COMMAND \[ARGUMENTS\].*\n$/)
   }, limit)
 
+  it("an empty COMMAND is none", async () => {
+    const { code, stderr } = await finish(["run", "--name", "a", "--", "", "x"])
+    assert.strictEqual(code, 2)
+    assert.match(stderr, /: run: COMMAND is empty: give what to run, after --\n$/)
+  }, limit)
+
   it("tells all problems of the settings at once, each by its flag where that was given", async () => {
     const args = ["--name", "A", "--lease-duration", "1500ms", "--kubeconfig", await kubeconfigOf("http://x")]
     for (const command of [["run", ...args, "--", "true"], ["serve", ...args], ["doctor", ...args]]) {
@@ -187,10 +193,13 @@ describe("what cannot work", () => {
       ["no-such-command", exitCodes.notFound, "cannot run no-such-command: not found in PATH"],
       ["/no/such/file", exitCodes.notFound, "cannot run /no/such/file: no such file"],
       ["/etc/passwd", exitCodes.notExecutable, "cannot run /etc/passwd: it is not an executable file"],
-      ["/tmp", exitCodes.notExecutable, "cannot run /tmp: it is not an executable file"]
+      ["/tmp", exitCodes.notExecutable, "cannot run /tmp: it is not an executable file"],
+      // As shells have it: the file group is found in PATH, the directory ssl passed over.
+      ["group", exitCodes.notExecutable, "cannot run group: it is not an executable file"],
+      ["ssl", exitCodes.notFound, "cannot run ssl: not found in PATH"]
     ]
     for (const [command, code, message] of cases) {
-      const ended = await finish(["run", "--name", "a", "--", command])
+      const ended = await finish(["run", "--name", "a", "--", command], { PATH: "/bin:/etc" })
       assert.deepStrictEqual(ended, { code, stdout: "", stderr: `effect-kubernetes-leader-election: ${message}\n` })
     }
   }, limit)

@@ -51,7 +51,11 @@ const isExecutable = (file: string): boolean => {
   }
 }
 
-const exists = (file: string): boolean => statSync(file, { throwIfNoEntry: false }) !== undefined
+/** In a directory of PATH, shells pass over what is no file. */
+const isThere = (file: string, isPath: boolean): boolean => {
+  const found = statSync(file, { throwIfNoEntry: false })
+  return found !== undefined && (isPath || found.isFile())
+}
 
 /**
  * Fails where COMMAND cannot be run, before this process takes part in the
@@ -59,13 +63,14 @@ const exists = (file: string): boolean => statSync(file, { throwIfNoEntry: false
  */
 export const check = (command: string, path: string): Effect.Effect<void, CommandFailure> =>
   Effect.suspend(() => {
-    const files = command.includes("/") ? [command] : path.split(delimiter).map((directory) => join(directory, command))
+    const isPath = command.includes("/")
+    const files = isPath ? [command] : path.split(delimiter).map((directory) => join(directory, command))
     return files.some(isExecutable)
       ? Effect.void
       : Effect.fail(
-        files.some(exists)
+        files.some((file) => isThere(file, isPath))
           ? failed(command, "it is not an executable file", exitCodes.notExecutable)
-          : failed(command, command.includes("/") ? "no such file" : "not found in PATH", exitCodes.notFound)
+          : failed(command, isPath ? "no such file" : "not found in PATH", exitCodes.notFound)
       )
   })
 

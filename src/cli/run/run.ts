@@ -273,6 +273,12 @@ export const command = Command.make(
       })
     }
     const [name = "", ...args] = command
+    if (name === "") {
+      return yield* new CommandFailure({
+        message: "run: COMMAND is empty: give what to run, after --",
+        exitCode: exitCodes.usage
+      })
+    }
     const signals = yield* listen
     yield* Child.check(name, process.env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin")
     yield* run({ command: name, args, again, killAfter }, signals).pipe(
