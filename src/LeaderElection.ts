@@ -24,6 +24,7 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
+import * as Tracer from "effect/Tracer"
 import * as Campaign from "./internal/election/campaign.ts"
 import { makeMoment } from "./internal/election/clock.ts"
 import * as Release from "./internal/election/release.ts"
@@ -31,6 +32,7 @@ import * as Requests from "./internal/election/requests.ts"
 import * as State from "./internal/election/state.ts"
 import { hideMetrics, error as logError, showMetrics } from "./internal/election/telemetry.ts"
 import * as Terms from "./internal/election/term.ts"
+import { shield as shieldTracer } from "./internal/election/tracer.ts"
 import * as Watch from "./internal/election/watch.ts"
 import * as Attempts from "./internal/protocol/attempts.ts"
 import { elapsed } from "./internal/protocol/timing.ts"
@@ -208,7 +210,10 @@ export const make: Effect.Effect<
       Effect.withSpan("LeaderElection.acquire", { attributes: { lease, identity: settings.identity } })
     )
     return yield* Terms.begin(campaign, term, witness)
-  }).pipe(Effect.annotateLogs({ lease, identity: settings.identity }))
+  }).pipe(
+    Effect.annotateLogs({ lease, identity: settings.identity }),
+    Effect.updateService(Tracer.Tracer, shieldTracer)
+  )
 
   const service: LeaderElection["Service"] = LeaderElection.of({
     settings,

@@ -2,7 +2,7 @@
  * What was seen to go wrong in the field.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Logger, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Logger, Scope, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import { Deference } from "../src/internal/election/deference.ts"
 import * as MicroTime from "../src/internal/protocol/microTime.ts"
@@ -446,6 +446,33 @@ describe("what fails loudly, and what does not", () => {
         throw new Error("this logger is broken")
       })
     ]))))
+
+  for (const method of ["span", "attribute", "end"] as const) {
+    for (const name of ["acquire", "term", "renew", "release"]) {
+      test(`A10 a tracer whose ${method} throws costs no term and no release: ${name}`, function*(w) {
+        yield* oldLease(w)
+        const a = yield* w.candidate("a")
+        const breakIt = () => {
+          throw new Error("this tracer is broken")
+        }
+        const tracer = Tracer.make({
+          span: (options) => {
+            const span = new Tracer.NativeSpan(options)
+            return options.name !== `LeaderElection.${name}`
+              ? span
+              : method === "span"
+              ? breakIt()
+              : Object.assign(span, { [method]: breakIt })
+          }
+        })
+        yield* Effect.withTracer(a.start(Effect.andThen(Effect.sleep("30 seconds"), Effect.succeed("done"))), tracer)
+        yield* w.until(140_000)
+        assert.deepStrictEqual(w.timeline, ["130000 a succeeds with done"])
+        assert.strictEqual((yield* w.lease).holderIdentity, "")
+        assert.deepStrictEqual(w.logs.filter((line) => /^(Warn|Error)/.test(line)), [])
+      })
+    }
+  }
 
   test("A10 a defect where the answer to a renewal is handled ends the term at once, with its cause", function*(w) {
     yield* oldLease(w)
