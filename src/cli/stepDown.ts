@@ -10,6 +10,7 @@ import * as Console from "effect/Console"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import { format } from "../DurationText.ts"
 import * as KubernetesLeaseStore from "../kubernetes/KubernetesLeaseStore.ts"
@@ -20,6 +21,7 @@ import { exitCodes } from "./shared/exitCodes.ts"
 import { CommandFailure } from "./shared/failure.ts"
 import * as Options from "./shared/options.ts"
 import { line } from "./shared/printable.ts"
+import { toStatus } from "./status/lease.ts"
 
 const failed = (message: string): CommandFailure => new CommandFailure({ message, exitCode: exitCodes.failure })
 
@@ -68,41 +70,81 @@ const isOver = (before: LeaseRecord, now: LeaseRecord | undefined): boolean =>
   now === undefined || now.uid !== before.uid || now.holderIdentity !== before.holderIdentity ||
   now.annotations[instanceAnnotation] !== before.annotations[instanceAnnotation]
 
-/** Looks until it fits, at most for so long; the last look otherwise. */
+/** When to give up, on the monotonic clock. */
+type Deadline = bigint
+
+/** `None` where it has not ended by the deadline. */
+const by = <A, E, R>(deadline: Deadline, effect: Effect.Effect<A, E, R>): Effect.Effect<Option.Option<A>, E, R> =>
+  Effect.flatMap(
+    Clock.monotonicTimeNanos,
+    (now) => Effect.timeoutOption(effect, Duration.nanos(deadline > now ? deadline - now : 0n))
+  )
+
+/** Looks until it fits; at the deadline, what the last look has shown, and `None` where none was answered. */
 const lookUntil = Effect.fnUntraced(function*(
   key: LeaseKey,
-  limit: Duration.Duration,
-  fits: (lease: LeaseRecord | undefined) => boolean
+  deadline: Deadline,
+  fits: (lease: LeaseRecord | undefined) => boolean,
+  known: Option.Option<LeaseRecord | undefined> = Option.none()
 ) {
-  const end = (yield* Clock.monotonicTimeNanos) + Duration.toNanosUnsafe(limit)
-  while (true) {
-    const lease = yield* read(key)
-    if (fits(lease) || (yield* Clock.monotonicTimeNanos) >= end) {
-      return lease
+  let last = known
+  while (Option.isNone(last) || !fits(last.value)) {
+    const found = yield* by(deadline, read(key))
+    if (Option.isNone(found)) {
+      return last
     }
-    yield* Effect.sleep("100 millis")
+    last = found
+    if (!fits(found.value)) {
+      if ((yield* Clock.monotonicTimeNanos) >= deadline) {
+        return last
+      }
+      yield* by(deadline, Effect.sleep("100 millis"))
+    }
   }
+  return last
 })
 
-const stepDown = Effect.fnUntraced(function*(key: LeaseKey, timeout: Duration.Duration) {
-  const before = yield* ask(key)
-  const leader = line(before.holderIdentity)
+/** Why its term may last, as far as the Lease shows. */
+const whyNot = (lease: LeaseRecord, now: number): string =>
+  toStatus(lease, { millis: now, clock: "local" }).state === "young"
+    ? "the Lease is young, and its holder does not lead yet (unless its newLease is lead)"
+    : "its program may take long to end, or nobody renews the Lease any more"
+
+export const stepDown = Effect.fnUntraced(function*(key: LeaseKey, timeout: Duration.Duration) {
+  const { server } = yield* LeaseStore
   const start = yield* Clock.monotonicTimeNanos
+  const deadline = start + Duration.toNanosUnsafe(timeout)
+  const unanswered = (unknown: string) =>
+    new CommandFailure({
+      message: `${server} has not answered within ${format(timeout)}: ${unknown} is not known`,
+      exitCode: exitCodes.unavailable
+    })
+  const asked = yield* by(deadline, ask(key))
+  if (Option.isNone(asked)) {
+    return yield* unanswered(`whether the leader was asked to step down`)
+  }
+  const before = asked.value
+  const leader = line(before.holderIdentity)
+  const askedAt = yield* Clock.monotonicTimeNanos
   const after = Effect.map(
     Clock.monotonicTimeNanos,
-    (now) => format(Duration.millis(Number((now - start) / 1_000_000n)))
+    (now) => format(Duration.millis(Number((now - askedAt) / 1_000_000n)))
   )
-  const over = yield* lookUntil(key, timeout, (lease) => isOver(before, lease))
-  if (!isOver(before, over)) {
+  const over = yield* lookUntil(key, deadline, (lease) => isOver(before, lease))
+  if (Option.isNone(over)) {
+    return yield* unanswered(`${leader} was asked to step down, and whether it has`)
+  }
+  if (over.value !== undefined && !isOver(before, over.value)) {
     return yield* failed(
       `${leader} was asked to step down, but still holds the Lease ${formatKey(key)} after ${format(timeout)}: ` +
-        "its program may take long to end, or nobody renews the Lease any more"
+        whyNot(over.value, yield* Clock.currentTimeMillis)
     )
   }
   yield* Console.log(`${leader} has stepped down (after ${yield* after})`)
-  const next = yield* lookUntil(key, timeout, (lease) => lease !== undefined && lease.holderIdentity !== "")
+  const isHeld = (lease: LeaseRecord | undefined) => lease !== undefined && lease.holderIdentity !== ""
+  const next = Option.getOrUndefined(yield* lookUntil(key, deadline, isHeld, over))
   yield* Console.log(
-    next === undefined || next.holderIdentity === ""
+    next === undefined || !isHeld(next)
       ? `nobody has taken the Lease ${formatKey(key)} within ${format(timeout)}`
       : `${line(next.holderIdentity)} holds the Lease now (after ${yield* after})`
   )
@@ -113,7 +155,7 @@ export const command = Command.make(
   {
     name: Options.leaseName,
     namespace: Options.namespace,
-    timeout: Options.duration("timeout", "How long to wait for the leader to end, and for the next one (default 30s)"),
+    timeout: Options.duration("timeout", "How long all of it may take, until the next one leads (default 30s)"),
     ...Options.connection
   },
   Effect.fnUntraced(function*({ name, namespace, timeout, ...connection }) {

@@ -79,7 +79,7 @@ const commands: Record<string, { readonly args: ReadonlyArray<string>; readonly 
   serve: { args: ["--name=x", "--identity=a", "--port=0"], seen: /evil/ },
   candidate: { args: ["--name=x", "--identity=a"], seen: /evil/ },
   watch: { args: ["x"], seen: /evil/ },
-  "step-down": { args: ["x", "--timeout=100ms"] },
+  "step-down": { args: ["x", "--timeout=2s"] },
   status: { args: [] },
   doctor: { args: ["--name=x", "--identity=a"] },
   manifest: "sees no Lease",
