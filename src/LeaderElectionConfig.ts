@@ -18,6 +18,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
+import * as SchemaIssue from "effect/SchemaIssue"
 import * as Os from "node:os"
 import * as DurationText from "./internal/duration.ts"
 import * as Log from "./internal/log.ts"
@@ -36,7 +37,7 @@ export interface Settings {
   readonly namespace: string
   /** Name of the Lease, the same for all candidates. */
   readonly name: string
-  /** Stands in the Lease as its holder. No two live processes may share one. */
+  /** Stands in the Lease as its holder, without line breaks. No two live processes may share one. */
   readonly identity: string
   /**
    * The Pod that the Lease names as its owner, so that Kubernetes removes the
@@ -99,7 +100,7 @@ export interface Settings {
   /**
    * What this process publishes in the Lease while it holds it, for everybody
    * that may read Leases: its address or version, for example. At most 4096
-   * bytes.
+   * bytes, without line breaks.
    */
   readonly note?: string | undefined
   /**
@@ -298,14 +299,27 @@ const readVariable = Effect.fnUntraced(function*(variable: string) {
   if (Option.isSome(value)) {
     return value.value
   }
-  // Effect's own provider hides variables that are set, but empty. Their names
-  // still appear among the children of their prefix.
   const provider = yield* ConfigProvider.ConfigProvider
-  const path = variable.split("_")
-  const parent = yield* provider.load(path.slice(0, -1))
-  const isListed = parent?._tag === "Record" && parent.keys.has(path.at(-1) ?? "")
-  return isListed && (yield* provider.load(path)) === undefined ? "" : undefined
+  const node = yield* provider.load([variable])
+  if (node?._tag === "Record" || node?._tag === "Array") {
+    return yield* new ConfigProvider.SourceError({
+      message: `it is ${node._tag === "Array" ? "a list" : "a record"}: give text`
+    })
+  }
+  // Effect's own providers hide variables that are set, but empty. Their names
+  // still appear: among the children of their prefix, or of the whole.
+  for (const path of [[variable], variable.split("_")]) {
+    const parent = yield* provider.load(path.slice(0, -1))
+    const isListed = parent?._tag === "Record" && parent.keys.has(path.at(-1) ?? "")
+    if (isListed && (yield* provider.load(path)) === undefined) {
+      return ""
+    }
+  }
+  return undefined
 })
+
+const describeError = (error: Config.ConfigError | ConfigProvider.SourceError): string =>
+  error._tag === "ConfigError" ? error.cause.message : error.message
 
 const readEnvironment: Effect.Effect<Rules.Environment, LeaderElectionError> = Effect.gen(function*() {
   const read: Record<string, string | undefined> = {}
@@ -318,7 +332,7 @@ const readEnvironment: Effect.Effect<Rules.Environment, LeaderElectionError> = E
     if (Result.isSuccess(result)) {
       read[variable] = result.success
     } else {
-      problems.push(`${variable} cannot be read: ${result.failure.message}`)
+      problems.push(`${variable} cannot be read: ${describeError(result.failure)}`)
     }
   }
   if (problems.length > 0) {
@@ -352,7 +366,8 @@ const readEnvironment: Effect.Effect<Rules.Environment, LeaderElectionError> = E
  *
  * **Gotchas**
  *
- * A variable that is set but empty is an error, not one that is not set. Where
+ * A variable that is set but empty is an error, not one that is not set; in a
+ * `ConfigProvider` of an object so is one that is `null` or `undefined`. Where
  * {@link ReadsEnvironment} is `false` no variable is read, and no Pod is asked
  * for.
  *
@@ -426,7 +441,7 @@ export const layerFromEnv: Layer.Layer<LeaderElectionConfig, LeaderElectionError
 
 /**
  * The settings that the program reads with configs of its own, the rest from
- * the environment.
+ * the environment. One error names all that cannot be read.
  *
  * @category layers
  * @since 0.1.0
@@ -434,11 +449,63 @@ export const layerFromEnv: Layer.Layer<LeaderElectionConfig, LeaderElectionError
 export const layerConfig = (config: Config.Wrap<Input>): Layer.Layer<LeaderElectionConfig, LeaderElectionError> =>
   Layer.effect(
     LeaderElectionConfig,
-    Config.unwrap(config).pipe(
-      Effect.mapError((error) => invalid([error.message])),
-      Effect.flatMap(make)
-    )
+    Effect.gen(function*() {
+      const problems: Array<string> = []
+      const input = yield* readWrapped(config, [], problems)
+      return problems.length > 0 ? yield* invalid(problems) : yield* make(input as Input)
+    })
   )
+
+/** What the configs give; what they cannot read is added to `problems`. */
+const readWrapped = (
+  config: unknown,
+  setting: ReadonlyArray<string>,
+  problems: Array<string>
+): Effect.Effect<unknown> =>
+  Effect.gen(function*() {
+    if (config === undefined) {
+      return undefined
+    }
+    if (Config.isConfig(config)) {
+      const result = yield* Effect.result(config)
+      if (Result.isFailure(result)) {
+        problems.push(...(yield* configProblems(result.failure, setting.join("."))))
+        return undefined
+      }
+      return result.success
+    }
+    if (typeof config !== "object" || config === null) {
+      problems.push(`${setting.join(".")} is not a Config: wrap the value in Config.succeed`)
+      return undefined
+    }
+    const read: Record<string, unknown> = {}
+    for (const [name, wrapped] of Object.entries(config)) {
+      read[name] = yield* readWrapped(wrapped, [...setting, name], problems)
+    }
+    return read
+  })
+
+const configProblems = Effect.fnUntraced(function*({ cause }: Config.ConfigError, setting: string) {
+  const provider = yield* ConfigProvider.ConfigProvider
+  if (cause._tag === "SourceError") {
+    return [`${setting} cannot be read: ${cause.message}`]
+  }
+  const problems: Array<string> = []
+  for (const { message, path = [] } of SchemaIssue.makeFormatterStandardSchemaV1()(cause.issue).issues) {
+    const keys = path.map((key) => typeof key === "object" ? String(key.key) : String(key))
+    const variable = keys.join("_")
+    const what = setting === "" ? variable : `${setting} (${variable})`
+    const node = yield* Effect.orElseSucceed(provider.load(keys), () => undefined)
+    problems.push(
+      node === undefined
+        ? `${what} is not set: set it, or give its Config a default`
+        : `${what} is ${node._tag === "Value" ? JSON.stringify(node.value) : "not text"}: ` +
+          message.replace(/^E/, "e") +
+          (message.includes("Duration") ? `, such as "15 seconds"; Config.String takes ${DurationText.examples}` : "")
+    )
+  }
+  return problems
+})
 
 // -----------------------------------------------------------------------------
 // Converting

@@ -154,6 +154,28 @@ describe("LeaderElectionConfig", () => {
         assert.deepStrictEqual(config.leaseDuration, Duration.seconds(30))
       }))
 
+    it.effect("see in a provider of an object what is empty, or no text", () =>
+      Effect.gen(function*() {
+        const inObject = (variables: Record<string, unknown>) =>
+          LeaderElectionConfig.make().pipe(
+            Effect.provideService(
+              ConfigProvider.ConfigProvider,
+              ConfigProvider.fromUnknown({ ...inCluster, LEADER_ELECTION_NAME: "jobs", ...variables })
+            ),
+            Effect.flip,
+            Effect.map(({ reason }) => reason._tag === "InvalidSettings" ? reason.problems.join("\n") : reason._tag)
+          )
+        assert.include(
+          yield* inObject({ LEADER_ELECTION_LEASE_DURATION: "" }),
+          "leaseDuration (LEADER_ELECTION_LEASE_DURATION) is set, but empty"
+        )
+        assert.strictEqual(
+          yield* inObject({ LEADER_ELECTION_NOTE: ["a"], LEADER_ELECTION_IDENTITY: { of: "a" } }),
+          "LEADER_ELECTION_IDENTITY cannot be read: it is a record: give text\n" +
+            "LEADER_ELECTION_NOTE cannot be read: it is a list: give text"
+        )
+      }))
+
     it.effect("say which variables a provider could not read", () =>
       Effect.gen(function*() {
         const broken = ConfigProvider.make((path) =>
@@ -226,6 +248,34 @@ describe("LeaderElectionConfig", () => {
         const error = yield* Effect.flip(build(layer, inCluster))
         assert(error instanceof LeaderElectionError && error.reason._tag === "InvalidSettings")
         assert.include(error.message, "APP_LEASE")
+      }))
+
+    it.effect("layerConfig names everything that it cannot read, and the remedies", () =>
+      Effect.gen(function*() {
+        const layer = LeaderElectionConfig.layerConfig({
+          name: Config.String("APP_LEASE"),
+          identity: undefined as never,
+          leaseDuration: Config.Duration("APP_LEASE_DURATION"),
+          candidates: Config.Int("APP_CANDIDATES"),
+          pod: { name: Config.String("APP_POD"), uid: Config.succeed("1") },
+          note: "a note" as never
+        })
+        const error = yield* Effect.flip(build(layer, { APP_LEASE_DURATION: "15s", APP_CANDIDATES: "many" }))
+        assert(error.reason._tag === "InvalidSettings")
+        assert.deepStrictEqual(error.reason.problems, [
+          "name (APP_LEASE) is not set: set it, or give its Config a default",
+          "leaseDuration (APP_LEASE_DURATION) is \"15s\": expected a valid Duration string, such as \"15 seconds\"; " +
+          "Config.String takes 15s, 500ms, 1m30s, 15 seconds, or plain seconds such as 15 or 2.5",
+          "candidates (APP_CANDIDATES) is \"many\": expected a string representing a finite number",
+          "pod.name (APP_POD) is not set: set it, or give its Config a default",
+          "note is not a Config: wrap the value in Config.succeed"
+        ])
+        assert.isTrue(Exit.isSuccess(
+          yield* Effect.exit(build(
+            LeaderElectionConfig.layerConfig({ name: Config.succeed("a"), pod: undefined as never }),
+            inCluster
+          ))
+        ))
       }))
 
     it.effect("fail while they are built, not later", () =>

@@ -81,8 +81,25 @@ export const defaults = defaultsFor(15n * second)
 const label = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$/
 const uid = /^[-A-Za-z0-9._:]{1,253}$/
 const maxIdentity = 1024
+// Control characters, and halves of a pair: they break log lines and terminals, and not every store keeps them.
+const unprintable = /[\p{Cc}\p{Cs}]/gu
 
-const quote = (value: string): string => JSON.stringify(value.length <= 300 ? value : `${value.slice(0, 300)}…`)
+// Some control characters JSON leaves as they are.
+const quote = (value: string): string =>
+  JSON.stringify(value.length <= 300 ? value : `${value.slice(0, 300)}…`).replace(
+    unprintable,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
+  )
+
+/** A program in plain JavaScript gives what it likes. */
+const showAny = (value: unknown): string =>
+  typeof value === "string"
+    ? quote(value)
+    : Array.isArray(value)
+    ? "a list"
+    : typeof value === "object"
+    ? "an object"
+    : String(value)
 
 // The rules of each kind of text: what is wrong with it, or undefined.
 const labelProblem = (text: string): string | undefined =>
@@ -93,10 +110,16 @@ const uidProblem = (text: string): string | undefined => uid.test(text) ? undefi
 const maxNoteBytes = 4096
 const noteProblem = (text: string): string | undefined => {
   const { length } = new TextEncoder().encode(text)
-  return length <= maxNoteBytes ? undefined : `has ${length} bytes`
+  return length <= maxNoteBytes ? unprintableProblem(text) : `has ${length} bytes`
 }
-const lengthProblem = (text: string): string | undefined =>
-  text.length <= maxIdentity ? undefined : `has ${text.length} characters, and at most ${maxIdentity} are allowed`
+const identityProblem = (text: string): string | undefined =>
+  text.length <= maxIdentity
+    ? unprintableProblem(text)
+    : `has ${text.length} characters, and at most ${maxIdentity} are allowed`
+const unprintableProblem = (text: string): string | undefined =>
+  text.search(unprintable) === -1
+    ? undefined
+    : `is ${quote(text)}, with a line break or another character that cannot be printed`
 
 /** `leaseDuration (LEADER_ELECTION_LEASE_DURATION)`. */
 const called = (setting: Setting): string => `${setting} (${variables[setting]})`
@@ -183,7 +206,9 @@ const readText = (
   remedy: string,
   rule: (text: string) => string | undefined
 ): string | undefined => {
-  const problem = textProblem(value) ?? rule(value)
+  const problem = typeof value === "string"
+    ? textProblem(value) ?? rule(value)
+    : `is ${showAny(value)}, and not text`
   if (problem === undefined) {
     return value
   }
@@ -305,7 +330,7 @@ const readIdentity = (
       given,
       called("identity"),
       "give every process its own, or none: it is then made from POD_NAME and POD_UID",
-      lengthProblem
+      identityProblem
     )
     : pod !== undefined
     ? `${pod.name}_${pod.uid}`
@@ -414,21 +439,22 @@ const checkDurations = (
 }
 
 const readNewLease = ({ problems }: Findings, input: Input, { variables: env }: Environment) => {
-  const given: string = input.newLease ?? env[variables.newLease] ?? defaults.newLease
+  const given: unknown = input.newLease ?? env[variables.newLease] ?? defaults.newLease
   if (given === "wait" || given === "lead") {
     return given
   }
-  problems.push(`${called("newLease")} is ${quote(given)}: give "wait" or "lead"`)
+  problems.push(`${called("newLease")} is ${showAny(given)}: give "wait" or "lead"`)
   return undefined
 }
 
 const readWatch = ({ problems }: Findings, input: Input, { variables: env }: Environment): boolean | undefined => {
   const given = input.watch ?? env[variables.watch] ?? defaults.watch
-  const watch = typeof given === "string" ? booleans.get(given) : given
-  if (watch === undefined) {
-    problems.push(`${called("watch")} is ${quote(String(given))}: give "true" or "false"`)
+  const watch: unknown = typeof given === "string" ? booleans.get(given) : given
+  if (typeof watch === "boolean") {
+    return watch
   }
-  return watch
+  problems.push(`${called("watch")} is ${showAny(given)}: give "true" or "false"`)
+  return undefined
 }
 
 const readNote = (findings: Findings, input: Input, { variables: env }: Environment): string | undefined => {
@@ -445,7 +471,7 @@ const readCandidates = ({ problems }: Findings, input: Input, { variables: env }
     return candidates
   }
   problems.push(
-    `${called("candidates")} is ${quote(String(given))}: give about how many share the Lease, a whole number, 1 or ` +
+    `${called("candidates")} is ${showAny(given)}: give about how many share the Lease, a whole number, 1 or ` +
       "more, or none"
   )
   return undefined

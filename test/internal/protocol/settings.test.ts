@@ -439,14 +439,34 @@ describe("settings", () => {
       ["empty newLease", {}, { LEADER_ELECTION_NEW_LEASE: "" }, [`is "": give "wait" or "lead"`]],
       ["watch", {}, { LEADER_ELECTION_WATCH: "maybe" }, [`watch (LEADER_ELECTION_WATCH) is "maybe": give "true"`]],
       ["empty watch", {}, { LEADER_ELECTION_WATCH: "" }, [`watch (LEADER_ELECTION_WATCH) is "": give "true"`]],
-      ["no candidates", { candidates: 0 }, {}, ["candidates (LEADER_ELECTION_CANDIDATES) is \"0\": give about"]],
-      ["half a candidate", { candidates: 1.5 }, {}, [`is "1.5": give about`]],
-      ["candidates without end", { candidates: Infinity }, {}, [`is "Infinity": give about`]],
-      ["candidates that are no number", { candidates: Number.NaN }, {}, [`is "NaN": give about`]],
+      ["no candidates", { candidates: 0 }, {}, ["candidates (LEADER_ELECTION_CANDIDATES) is 0: give about"]],
+      ["half a candidate", { candidates: 1.5 }, {}, [`is 1.5: give about`]],
+      ["candidates without end", { candidates: Infinity }, {}, [`is Infinity: give about`]],
+      ["candidates that are no number", { candidates: Number.NaN }, {}, [`is NaN: give about`]],
       ["candidates as text", {}, { LEADER_ELECTION_CANDIDATES: "many" }, [`is "many": give about`]],
       ["no candidates, as text", {}, { LEADER_ELECTION_CANDIDATES: "0" }, [`is "0": give about`]],
       ["candidates with something before", {}, { LEADER_ELECTION_CANDIDATES: "-200" }, [`is "-200": give about`]],
       ["candidates with something after", {}, { LEADER_ELECTION_CANDIDATES: "200 " }, [`is "200 ": give about`]],
+      // what the types do not allow
+      ...([
+        ["a number as identity", { identity: 7 }, [
+          "identity (LEADER_ELECTION_IDENTITY) is 7, and not text: give every"
+        ]],
+        ["a number as name", { name: 5 }, ["name (LEADER_ELECTION_NAME) is 5, and not text: give the name"]],
+        ["a list as namespace", { namespace: [] }, ["namespace (LEADER_ELECTION_NAMESPACE) is a list, and not text"]],
+        ["a number as note", { note: 5 }, ["note (LEADER_ELECTION_NOTE) is 5, and not text: give at most"]],
+        ["a number in a Pod", { pod: { name: 5 } }, ["pod.name (POD_NAME) is 5, and not text: add to"]],
+        ["newLease as a choice of two", { newLease: true }, [
+          "newLease (LEADER_ELECTION_NEW_LEASE) is true: give \"wait\" or \"lead\""
+        ]],
+        ["watch as a number", { watch: 1 }, ["watch (LEADER_ELECTION_WATCH) is 1: give \"true\""]],
+        ["an empty object as a duration", { leaseDuration: {} }, [
+          "leaseDuration (LEADER_ELECTION_LEASE_DURATION) is not a valid duration: write it as"
+        ]],
+        ["a Date as a duration", { leaseDuration: new Date(0) }, ["is not a valid duration: write it as"]]
+      ] as ReadonlyArray<[string, unknown, ReadonlyArray<string>]>).map((
+        [name, input, expected]
+      ): [string, Input, Variables, ReadonlyArray<string>] => [name, input as Input, {}, expected]),
       ["empty candidates", {}, { LEADER_ELECTION_CANDIDATES: "" }, [`is "": give about`]]
     ])("%s", (_, input, variables, expected) => {
       const found = problems(input, { ...base, ...variables })
@@ -532,6 +552,19 @@ describe("settings", () => {
         "seconds, and in code milliseconds)"
       ])
     })
+
+    it.each(["\u0000", "a\nb", "a\tb", "\u001b[2J", "\u009b2J", "\ud800", "a\udc00b", "\u007f"])(
+      "are characters that cannot be printed, and they are shown escaped: %j",
+      (text) => {
+        const found = problems({ identity: text, note: text }, base)
+        assert.strictEqual(found.length, 2)
+        for (const problem of found) {
+          assert.match(problem, /^(identity|note) \(\w+\) is ".*", with a line break or another character/)
+          assert.notMatch(problem, /[\p{Cc}\p{Cs}]/u)
+        }
+        assert.strictEqual(settings({ identity: "büro 😀", note: "büro 😀" }, base).identity, "büro 😀")
+      }
+    )
 
     it("show at most 300 characters of a value", () => {
       assert.include(problems({ name: `A${long(299)}` }, base)[0]!, `is "A${long(299)}": `)
