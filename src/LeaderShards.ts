@@ -386,6 +386,16 @@ const share = Effect.fnUntraced(function*(
   const { name: _, ...shared } = settings
   const elections = yield* LeaderElections.make(shared).pipe(Effect.provideService(LeaseStore, store))
 
+  const returnsAt = (now: bigint): Rule.Returns =>
+    returnedAt < group.changedAt ? Rule.noReturns : { count: returns.count, since: now - returnedAt }
+  const noteReturn = (now: bigint) => {
+    const { count, since } = returnsAt(now)
+    // Those that were given together come back together.
+    const isNext = since >= Rule.returnTime(count, leaseDuration)
+    returns = { count: isNext ? count + 1 : count, since: 0n }
+    returnedAt = now
+  }
+
   /** What balance asks of a candidate whose shard is free. */
   const deference = (shard: string) => (free: LeaseRecord | undefined) => (since: bigint, now: bigint): bigint => {
     const lease = shardLease(groupName, shard)
@@ -394,6 +404,10 @@ const share = Effect.fnUntraced(function*(
     const asked = Rule.deference(turn === "Never" ? "Last" : turn, since, joinedAt ?? now, retryPeriod)
     if (since + asked <= now) {
       group.claim(lease, now, now + retryPeriod)
+      // It was for another, who did not take it.
+      if (turn === "Last" && joinedAt !== undefined) {
+        noteReturn(now)
+      }
       return asked
     }
     // What follows from changes elsewhere is seen at the next look.
@@ -592,19 +606,14 @@ const share = Effect.fnUntraced(function*(
           if (until <= now || isTaken) {
             giving.delete(shard)
             standBackUntil.delete(shard)
-            if (!membership.isLeaving()) {
-              const { count, since } = returnsAt(now)
-              // Those that were given together come back together.
-              const isNext = since >= Rule.returnTime(count, leaseDuration)
-              returns = isTaken ? Rule.noReturns : { count: isNext ? count + 1 : count, since: 0n }
-              returnedAt = now
+            if (isTaken && !planAt(now).gives.has(holder)) {
+              returns = Rule.noReturns
+            } else if (!membership.isLeaving()) {
+              noteReturn(now)
             }
           }
         }
       }
-
-      const returnsAt = (now: bigint): Rule.Returns =>
-        returnedAt < group.changedAt ? Rule.noReturns : { count: returns.count, since: now - returnedAt }
 
       const warnOfOthers = Effect.suspend(() => {
         const found = Array.from(list).filter((shard) => !warnedOf.has(shard)).flatMap((shard) => {

@@ -49,12 +49,15 @@ export class Replica {
   service: LeaderShards.LeaderShards["Service"] | undefined
   leaving = false
   connected = true
+  /** Its watches are refused. */
+  readonly blind: boolean
   /** By how much later its elections hear of a change than its group: they have watches of their own. */
   electionsLag = 0
   private main: Fiber.Fiber<unknown, unknown>
 
-  constructor(simulation: Simulation, name: string, generation: string) {
+  constructor(simulation: Simulation, name: string, generation: string, blind: boolean) {
     this.simulation = simulation
+    this.blind = blind
     this.name = name
     this.generation = generation
     const { cluster, dice, world } = simulation
@@ -90,10 +93,11 @@ export class Replica {
 
   latency(): void {
     const { dice, world } = this.simulation
-    world.sync(this.faults.decide(() =>
+    world.sync(this.faults.decide(({ verb }) =>
       Fault.all(
         Fault.delayRequest(Duration.millis(dice.scale(0.5, 20))),
-        Fault.delayAnswer(Duration.millis(dice.scale(0.5, 20)))
+        Fault.delayAnswer(Duration.millis(dice.scale(0.5, 20))),
+        ...(this.blind && verb === "watch" ? [Fault.serverError()] : [])
       )
     ))
     world.sync(this.faults.delayEvents(() => Duration.millis(dice.scale(0.5, 50))))
@@ -255,8 +259,8 @@ export class Simulation {
     this.world.check = () => this.check()
   }
 
-  launch(generation: string): Replica {
-    const replica = new Replica(this, `${generation}-${this.started++}`, generation)
+  launch(generation: string, blind = false): Replica {
+    const replica = new Replica(this, `${generation}-${this.started++}`, generation, blind)
     this.replicas.push(replica)
     return replica
   }
@@ -523,6 +527,23 @@ const silentWatch = (run: Simulation) => {
   run.expectLed(quickly + 2 * second)
 }
 
+/** One joins that sees nobody, and so takes late or nothing of what the others give it. */
+const blind = (run: Simulation) => {
+  const before = run.total
+  run.launch("v1", true)
+  run.wait(240 * second)
+  // A few at first, and then one at a time and ever less often; or it has taken its part.
+  const bound = 10 * run.size + run.names.length
+  if (run.total - before > bound) {
+    throw new Violation("moves within their bound", `${run.total - before} programs began, where ${bound} may`)
+  }
+  run.expectLed(3 * retryPeriod)
+  const led = run.living.reduce((sum, { running }) => sum + running.size, 0)
+  if (led < run.names.length - run.size) {
+    throw new Violation("every shard is led", `${led} of ${run.names.length} after four minutes`)
+  }
+}
+
 const rest = (run: Simulation) => {
   const before = run.total
   run.rest(600 * second, 60 * second)
@@ -611,6 +632,7 @@ const scenarios: ReadonlyArray<readonly [string, (run: Simulation) => void]> = [
   ["join after a crash", afterCrash(join)],
   ["rolling, after a crash", afterCrash(rollingUpdate)],
   ["silent watch", silentWatch],
+  ["one is blind", blind],
   ["storm", storm],
   ["storm", storm],
   ["storm", storm]

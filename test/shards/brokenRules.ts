@@ -92,7 +92,7 @@ export const brokenRules: ReadonlyArray<BrokenRule> = [
     seenIn: "Kafka's eager rebalancing",
     within: 1000,
     edits: [
-      rule("      .slice(0, Math.max(0, givesAtOnce - giving.size))", "      .slice(0)")
+      rule("      .slice(0, Math.max(0, atOnce - giving.size))", "      .slice(0)")
     ]
   },
   {
@@ -151,7 +151,17 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     name: "a member that ends says nothing",
     seenIn: "client-go based sharding",
     within: 500,
-    edits: [shipped("LeaderShards.ts", "Effect.timeoutOption(membership.leave, ", "Effect.timeoutOption(Effect.void, ")]
+    edits: [shipped(
+      "LeaderShards.ts",
+      "Effect.timeoutOption(\n            membership.leave,",
+      "Effect.timeoutOption(\n            Effect.void,"
+    )]
+  },
+  {
+    name: "what came back is given again at once",
+    seenIn: "the first version of this code",
+    within: 500,
+    edits: [shipped("LeaderShards.ts", "isNext ? count + 1 : count", "isNext ? 0 : 0")]
   },
   {
     name: "a watch that has gone silent is trusted",
