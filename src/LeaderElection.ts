@@ -282,10 +282,7 @@ const runInTerm = <A, E, R>(
     // The loss does not wait for anything but this: no request, and no finalizer of ours.
     const settled = yield* Effect.exit(restore(Effect.raceFirst(
       Effect.map(Fiber.await(fiber), Option.some),
-      Effect.as(
-        Effect.andThen(leadership.lost, Effect.suspend(() => State.wasLost(election) ? Effect.void : Effect.never)),
-        Option.none<Exit.Exit<A, E>>()
-      )
+      Effect.as(leadership.lost, Option.none<Exit.Exit<A, E>>())
     )))
     yield* endTerm(settled)
     // What ended within its term. One that had lost it may have ended before the loss could be heard of here.

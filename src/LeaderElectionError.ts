@@ -22,6 +22,8 @@ import { LeaseError } from "./LeaseError.ts"
  * - `SteppedDown`: the leader was asked to give up its term.
  * - `Defect`: something in this library, or in the store, failed in a way that
  *   it must not; the log has its cause.
+ * - `ProgramEnded`: no loss; the program of the term has ended. Said by `ensure`
+ *   and `confirm` alone, in its finalizers and afterwards.
  *
  * @category models
  * @since 0.1.0
@@ -32,7 +34,8 @@ export const LossReason = Schema.Literals([
   "LeaseTaken",
   "DuplicateIdentity",
   "SteppedDown",
-  "Defect"
+  "Defect",
+  "ProgramEnded"
 ])
 
 /**
@@ -49,7 +52,8 @@ const lossText: Record<LossReason, string> = {
   LeaseTaken: "the Lease is no longer held by this process",
   DuplicateIdentity: "another process holds the Lease under the same identity",
   SteppedDown: "the leader was asked to step down",
-  Defect: "the election failed unexpectedly"
+  Defect: "the election failed unexpectedly",
+  ProgramEnded: "the program of this term has ended"
 }
 
 /**
@@ -66,7 +70,7 @@ export class LeadershipLost
   })
 {
   override get message(): string {
-    return `leadership lost: ${lossText[this.reason]}`
+    return `${this.reason === "ProgramEnded" ? "not leading" : "leadership lost"}: ${lossText[this.reason]}`
   }
 }
 

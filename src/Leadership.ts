@@ -59,9 +59,9 @@ export class Leadership extends Context.Service<Leadership, {
   readonly untilOverrun: Effect.Effect<Duration.Duration>
 
   /**
-   * Fails with `LeadershipLost` unless this process leads at this moment. Makes
-   * no request. Call it at the point of use, right before something that only a
-   * leader may do.
+   * Fails with `LeadershipLost` unless this process leads at this moment: with
+   * the reason of the loss, or `ProgramEnded`. Makes no request. Call it at the
+   * point of use, right before something that only a leader may do.
    */
   readonly ensure: Effect.Effect<void, LeaderElectionError>
 

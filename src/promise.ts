@@ -105,7 +105,8 @@ export interface Status {
 }
 
 /**
- * Why a term was lost.
+ * Why a term was lost. `ProgramEnded` is no loss: `ensure` and `confirm` say it
+ * of a term whose program has ended.
  *
  * @category models
  * @since 0.1.0
@@ -117,6 +118,7 @@ export type LossReason =
   | "DuplicateIdentity"
   | "SteppedDown"
   | "Defect"
+  | "ProgramEnded"
 
 /**
  * One message of the election's log.

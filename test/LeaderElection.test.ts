@@ -193,6 +193,36 @@ describe("a program", () => {
     assert.strictEqual((yield* w.lease).holderIdentity, "")
   })
 
+  test("one that has ended by itself is told so, and not of a loss, whatever happens afterwards", function*(w) {
+    yield* oldLease(w)
+    const a = yield* w.candidate("a")
+    const kept: Array<Leadership["Service"]> = []
+    const ask = Effect.gen(function*() {
+      for (const refusing of [kept[0]!.ensure, kept[0]!.confirm]) {
+        yield* w.note((yield* Effect.flip(refusing)).message)
+      }
+    }).pipe(Effect.orDie)
+    yield* a.start(Effect.gen(function*() {
+      kept.push(yield* Leadership)
+      yield* Effect.addFinalizer(() => Effect.andThen(ask, Effect.andThen(Effect.sleep("5 seconds"), ask)))
+      return "done"
+    }))
+    yield* w.until(101_000)
+    yield* w.cluster.deleteLease(key)
+    yield* w.until(120_000)
+    yield* a.run(ask)
+    const told = "not leading: the program of this term has ended"
+    assert.deepStrictEqual(w.timeline, [
+      `100000 ${told}`,
+      `100000 ${told}`,
+      `105000 ${told}`,
+      `105000 ${told}`,
+      "105000 a succeeds with done",
+      `120000 ${told}`,
+      `120000 ${told}`
+    ])
+  })
+
   test("has a scope of its own, closed before the Lease is released", function*(w) {
     yield* oldLease(w)
     const a = yield* w.candidate("a")

@@ -203,6 +203,7 @@ const makeTerm = Effect.gen(function*() {
     )
   return {
     lost: Deferred.await(loss),
+    isLost: () => lost !== undefined,
     begin: Effect.sync(() => {
       over = false
     }),
@@ -221,7 +222,7 @@ const makeTerm = Effect.gen(function*() {
         return Effect.asVoid(Deferred.succeed(loss, lost))
       }),
     lostError: Effect.suspend(() =>
-      Effect.fail(new LeaderElectionError({ reason: new LeadershipLost({ reason: lost ?? "RenewDeadlineExceeded" }) }))
+      Effect.fail(new LeaderElectionError({ reason: new LeadershipLost({ reason: lost ?? "ProgramEnded" }) }))
     ),
     setRemaining: (left: Duration.Duration | undefined) =>
       Effect.map(now, (now) => {
@@ -237,7 +238,7 @@ const makeTerm = Effect.gen(function*() {
 /** In the order of the real one: the end of the term, the program's finalizers, its result. */
 const whileLeading = <A, E, R>(
   leadership: Leadership["Service"],
-  { end, lostError }: Term,
+  { end, isLost, lostError }: Term,
   program: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | LeaderElectionError, Exclude<R, Leadership | Scope.Scope>> =>
   Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
@@ -253,7 +254,7 @@ const whileLeading = <A, E, R>(
       Effect.as(leadership.lost, Option.none<Exit.Exit<A, E>>())
     )))
     yield* end
-    if (Exit.isSuccess(settled) && Option.isSome(settled.value)) {
+    if (Exit.isSuccess(settled) && Option.isSome(settled.value) && !isLost()) {
       return yield* settled.value.value
     }
     yield* Fiber.interrupt(fiber)

@@ -44,6 +44,18 @@ describe("TestLeadership", () => {
       assert.isTrue(Exit.hasDies(yield* Effect.exit(term.whileLeading(Effect.die("defect")))))
     }))
 
+  it.effect("a program that loses its term, or ends, at once: as in the real one", () =>
+    Effect.gen(function*() {
+      const ended = yield* TestLeadership.make()
+      yield* ended.whileLeading(Effect.void)
+      const after = yield* Effect.flip(ended.leadership.ensure)
+      assert.strictEqual(after.message, "not leading: the program of this term has ended")
+
+      const lost = yield* TestLeadership.make()
+      const error = yield* Effect.flip(lost.whileLeading(Effect.as(lost.leadership.stepDown, "value")))
+      assert.strictEqual(error.message, "leadership lost: the leader was asked to step down")
+    }))
+
   it.effect("setRemaining: valid for that long, then lost; a later call replaces it", () =>
     Effect.gen(function*() {
       const { leadership, setRemaining } = yield* TestLeadership.make()

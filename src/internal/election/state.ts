@@ -255,7 +255,7 @@ const onClaim = (
     const left = remaining(before.validFrom, now, election.timing.renewDeadline)
     election.worst = left < election.worst ? left : election.worst
   }
-  if (claim.lost !== undefined) {
+  if (claim.lost !== undefined && !claim.over) {
     Deferred.doneUnsafe(election.loss, Effect.succeed(claim.lost))
   }
   answerConfirmations(election, claim)
@@ -342,6 +342,9 @@ const countLeaderless = (
 
 // --- Confirmations ---
 
+/** Why a term that is over is over: what happens to the Lease when its program has ended is no loss. */
+export const endOf = ({ lost, over }: Renewal.Claim): LossReason => over || lost === undefined ? "ProgramEnded" : lost
+
 export const lostError = (reason: LossReason): LeaderElectionError =>
   new LeaderElectionError({ reason: new LeadershipLost({ reason }) })
 
@@ -356,7 +359,7 @@ const answerConfirmations = (election: Election, claim: Renewal.Claim): void => 
       election.confirmations.delete(confirmation)
       Deferred.doneUnsafe(
         confirmation.result,
-        isOver ? Effect.fail(lostError(claim.lost ?? "RenewDeadlineExceeded")) : Effect.void
+        isOver ? Effect.fail(lostError(endOf(claim))) : Effect.void
       )
     }
   }

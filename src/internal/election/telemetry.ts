@@ -51,7 +51,8 @@ const counters = (metrics: ElectionMetrics) => [
   metrics.leaderlessSeconds,
   metrics.overruns,
   metrics.watchReconnects,
-  ...LossReason.literals.map(metrics.losses),
+  // The end of its program is none.
+  ...LossReason.literals.filter((reason) => reason !== "ProgramEnded").map(metrics.losses),
   ...takeoverCauses.map(metrics.takeovers)
 ]
 

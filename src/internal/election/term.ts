@@ -22,7 +22,7 @@ import type { Campaign } from "./campaign.ts"
 import { onGone } from "./campaign.ts"
 import { sleepUntil } from "./clock.ts"
 import * as Renewing from "./renewal.ts"
-import { advance, claimed, type Election, leaseName, lostError, publish } from "./state.ts"
+import { advance, claimed, type Election, endOf, leaseName, lostError, publish } from "./state.ts"
 import * as Telemetry from "./telemetry.ts"
 
 /** What is left of the validity of this term. */
@@ -258,8 +258,12 @@ const makeLeadership = (election: Election, term: Term): Leadership["Service"] =
     if (claim() !== undefined) {
       lose(election, "RenewDeadlineExceeded", yield* election.now)
     }
+    const held = claim()
+    if (held !== undefined) {
+      return yield* lostError(endOf(held))
+    }
     const lost = yield* Deferred.poll(loss)
-    return yield* lostError(Option.isSome(lost) ? yield* lost.value : "RenewDeadlineExceeded")
+    return yield* lostError(Option.isSome(lost) ? yield* lost.value : "ProgramEnded")
   })
   return Leadership.of({
     lease: key,
