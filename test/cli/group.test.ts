@@ -142,7 +142,7 @@ describe("watch --group", () => {
     const watched = new Watched("tenants")
     assert.deepStrictEqual(watched.news(), [])
     watched.blind("no connection")
-    watched.blind("no connection")
+    watched.blind("no answer")
     assert.deepStrictEqual(watched.news(), ["cannot be seen: no connection"])
     watched.observe({ _tag: "Opened" }, 0)
     watched.observe({ _tag: "Applied", lease: record("m1", "member", "a", listOf(0)) }, 0)

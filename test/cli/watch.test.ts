@@ -1,8 +1,10 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Console, Effect, Fiber, Layer, Logger, Redacted } from "effect"
-import { KubernetesClient, KubernetesLeaseStore, LeaseRecord } from "effect-kubernetes-leader-election"
+import { Console, Effect, Fiber, Layer, Logger, Redacted, Stdio, Stream, Terminal } from "effect"
+import { KubernetesClient, KubernetesLeaseStore, LeaseRecord, LeaseStore } from "effect-kubernetes-leader-election"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
+import { TestClock } from "effect/testing"
+import { watchGroup } from "../../src/cli/watch/group.ts"
 import * as History from "../../src/cli/watch/history.ts"
 import { watch } from "../../src/cli/watch/watch.ts"
 
@@ -220,4 +222,59 @@ describe("watch", () => {
       }).pipe(Effect.provide([LeaseApiServer.layer(), NodeServices.layer, Logger.layer([])])),
     20_000
   )
+
+  /** What a terminal shows, or a pipe gets, after a time before a server that never answers. */
+  const silent = (
+    what: Effect.Effect<unknown, unknown, LeaseStore.LeaseStore | Terminal.Terminal | Stdio.Stdio>,
+    isTerminal: boolean
+  ) =>
+    Effect.gen(function*() {
+      const store = yield* LeaseStore.makeMemory
+      const out: Array<string> = []
+      const terminal = Terminal.make({
+        columns: Effect.succeed(100),
+        rows: Effect.succeed(24),
+        size: Effect.never,
+        readInput: Effect.never,
+        readLine: Effect.never,
+        display: (text) => Effect.sync(() => out.push(text))
+      })
+      yield* what.pipe(
+        Effect.provideService(LeaseStore.LeaseStore, {
+          ...store,
+          get: () => Effect.never,
+          changes: () => Stream.never
+        }),
+        Effect.provideService(Terminal.Terminal, terminal),
+        Effect.provide(Stdio.layerTest({ stdoutIsTerminal: Effect.succeed(isTerminal) })),
+        Effect.provideService(
+          Console.Console,
+          Object.assign(Object.create(console), { log: (line: string) => out.push(line) })
+        ),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* TestClock.adjust("1 second")
+      const first = out.join("\n")
+      yield* TestClock.adjust("6 seconds")
+      return { first, later: out.join("\n").slice(first.length) }
+    })
+
+  it.effect.each([["watch", watch(key)], ["watch --group", watchGroup("x", "default")]] as const)(
+    "%s says that the server does not answer",
+    ([, what]) =>
+      Effect.gen(function*() {
+        const { first, later } = yield* silent(what, false)
+        assert.strictEqual(first, "")
+        assert.match(later, /Z {2}cannot be seen: memory-\d+ has not answered for 5s$/)
+      })
+  )
+
+  it.effect("a terminal shows no holder, and not nobody as one, before anything was read", () =>
+    Effect.gen(function*() {
+      const { first, later } = yield* silent(watch(key), true)
+      assert.include(first, "default/x (memory-")
+      assert.include(first, "): not seen yet")
+      assert.notInclude(first, "held by")
+      assert.include(later, "): cannot be seen")
+    }))
 })

@@ -8,11 +8,13 @@ import * as Clock from "effect/Clock"
 import * as Console from "effect/Console"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import * as Stream from "effect/Stream"
 import * as LeaderShards from "../../LeaderShards.ts"
 import { isSignOfLife, type LeaseRecord } from "../../LeaseRecord.ts"
 import { type LeaseChange, LeaseStore } from "../../LeaseStore.ts"
 import { line } from "../shared/printable.ts"
+import { patience, silent } from "./silence.ts"
 
 /** A Lease of the group that somebody holds. */
 interface Held {
@@ -41,8 +43,7 @@ export class Watched {
   private readonly held = new Map<string, Held>()
   /** Said before the changes of the next report. */
   private readonly notes: Array<string> = []
-  /** `undefined` while it can be seen. */
-  private blindFor: string | undefined = "nothing was seen yet"
+  private sight: "not yet" | "blind" | "seen" = "not yet"
   // As they were reported last.
   private members = new Map<string, LeaseRecord>()
   /** Who led each shard last, whether or not it does so still. */
@@ -55,8 +56,8 @@ export class Watched {
 
   /** It cannot be seen from now on. */
   blind(reason: string): void {
-    if (this.blindFor !== reason) {
-      this.blindFor = reason
+    if (this.sight !== "blind") {
+      this.sight = "blind"
       this.notes.push(`cannot be seen: ${reason}`)
     }
   }
@@ -64,7 +65,7 @@ export class Watched {
   observe(change: LeaseChange, now: number): void {
     if (change._tag === "Opened") {
       // Who was silent while nobody looked is unknown.
-      this.blindFor = undefined
+      this.sight = "seen"
       for (const [name, seen] of this.held) {
         this.held.set(name, { ...seen, signOfLifeAt: now })
       }
@@ -83,7 +84,7 @@ export class Watched {
 
   /** Those that were not renewed for their duration, as far as is seen; a last look shows whether that is so. */
   overdue(now: number): ReadonlyArray<LeaseRecord> {
-    return this.blindFor !== undefined ? [] : [...this.held.values()]
+    return this.sight !== "seen" ? [] : [...this.held.values()]
       .filter(({ hasRunOut, lease, signOfLifeAt }) =>
         !hasRunOut && now >= signOfLifeAt + (lease.leaseDurationSeconds ?? defaultDuration) * 1000
       )
@@ -107,7 +108,7 @@ export class Watched {
   /** What there is to report since the last time. */
   news(): ReadonlyArray<string> {
     const notes = this.notes.splice(0)
-    if (this.blindFor !== undefined) {
+    if (this.sight !== "seen") {
       return notes
     }
     const live = [...this.held.values()].filter(({ hasRunOut }) => !hasRunOut).map(({ lease }) => lease)
@@ -203,10 +204,18 @@ export const watchGroup = (group: string, namespace: string) =>
         yield* Console.log(`${time}  ${line(text, 2000)}`)
       }
     })
+    const opened = yield* Latch.make(false)
+    const silence = Effect.sleep(patience).pipe(
+      Effect.andThen(Effect.sync(() => watched.blind(silent(store.server)))),
+      Effect.raceFirst(opened.await),
+      Effect.andThen(Effect.never)
+    )
     const follow = Stream.runForEach(
       store.changes({ namespace, name: "" }, undefined),
-      (change) => Effect.sync(() => watched.observe(change, now()))
+      (change) => Effect.andThen(opened.open, Effect.sync(() => watched.observe(change, now())))
     ).pipe(
+      Effect.raceFirst(silence),
+      Effect.ensuring(opened.close),
       Effect.catchIf(
         ({ reason }) => reason._tag === "LeaseUnavailable" || reason._tag === "LeaseExpired",
         ({ reason }) => Effect.sync(() => watched.blind(reason.message))

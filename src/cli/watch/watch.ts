@@ -24,6 +24,7 @@ import { paint, render, shortLabels } from "../shared/timeline.ts"
 import * as Screen from "../shared/timelineScreen.ts"
 import { watchGroup } from "./group.ts"
 import * as History from "./history.ts"
+import { patience, silent } from "./silence.ts"
 
 /** What the picture shows at most, and at least. */
 const longest = 10 * 60_000
@@ -58,7 +59,12 @@ export const watch = Effect.fnUntraced(
 
     // --- Looking ---
 
-    const read = store.get(key).pipe(
+    const silence = Effect.sleep(patience).pipe(
+      Effect.andThen(look({ _tag: "Blind", reason: silent(store.server) })),
+      Effect.andThen(Effect.never)
+    )
+
+    const read = Effect.raceFirst(store.get(key), silence).pipe(
       Effect.tap(({ lease }) => look({ _tag: "Lease", lease })),
       Effect.map(({ lease }) => lease.resourceVersion),
       Effect.catchIf(
@@ -129,6 +135,11 @@ export const watch = Effect.fnUntraced(
       const from = Math.max(zero, at - longest)
       const { lease } = history
       const holder = typeof lease === "string" || history.heldSince === undefined ? "nobody" : lease.holderIdentity
+      const state = history.blind
+        ? "cannot be seen"
+        : lease === "unknown"
+        ? "not seen yet"
+        : `held by ${line(holder)}`
       const labels = shortLabels(history.holders.map(({ label }) => label))
       const holders = history.holders.map((row, index) => ({ ...row, label: labels[index] ?? row.label }))
       const lines = render({
@@ -141,7 +152,7 @@ export const watch = Effect.fnUntraced(
         colors: screen.colors
       })
       yield* screen.draw([
-        `${formatKey(key)} (${store.server}): ${history.blind ? "cannot be seen" : `held by ${line(holder)}`}`,
+        `${formatKey(key)} (${store.server}): ${state}`,
         "",
         ...lines,
         "",
