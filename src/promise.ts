@@ -29,18 +29,20 @@ import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as Option from "effect/Option"
 import * as References from "effect/References"
 import * as Stream from "effect/Stream"
+import * as TermHealth from "./internal/termHealth.ts"
 import * as KubernetesClient from "./kubernetes/KubernetesClient.ts"
 import type { KubernetesConfigError } from "./kubernetes/KubernetesError.ts"
 import * as KubernetesLeaderElection from "./kubernetes/KubernetesLeaderElection.ts"
 import * as KubernetesLeaderElections from "./kubernetes/KubernetesLeaderElections.ts"
 import * as KubernetesLeaderShards from "./kubernetes/KubernetesLeaderShards.ts"
 import * as LeaderElection from "./LeaderElection.ts"
-import { LeaderElectionError, LeadershipLost } from "./LeaderElectionError.ts"
+import { InvalidSettings, LeaderElectionError, LeadershipLost } from "./LeaderElectionError.ts"
 import * as LeaderElections from "./LeaderElections.ts"
 import type { LeaderElectionStatus } from "./LeaderElectionStatus.ts"
 import * as LeaderHealth from "./LeaderHealth.ts"
 import * as LeaderShards from "./LeaderShards.ts"
 import * as Leadership from "./Leadership.ts"
+import { formatKey } from "./LeaseRecord.ts"
 
 /**
  * The settings, with durations in milliseconds or as text (`"15 seconds"`).
@@ -74,7 +76,7 @@ export interface RunAsLeaderOptions {
   readonly signal?: AbortSignal | undefined
   /** Called with where the election stands, at first and after each change. What it throws is ignored. */
   readonly onStatus?: ((status: Status) => void) | undefined
-  /** Receives what the election logs. By default one line each on standard error. */
+  /** Receives what the election logs. By default one line each on standard error. What it throws is ignored. */
   readonly onLog?: ((entry: LogEntry) => void) | undefined
 }
 
@@ -164,6 +166,7 @@ export interface LeadershipHandle {
  *   `AlreadyCampaigning`, `Credentials`: need a person; the message says what
  *   to do.
  * - `RenewalFailed`: from `confirm` only.
+ * - `Closed`: the elections of {@link makeElections} were closed.
  *
  * @category errors
  * @since 0.1.0
@@ -178,6 +181,7 @@ export class LeaderElectionFailure extends Error {
     | "AlreadyCampaigning"
     | "RenewalFailed"
     | "Credentials"
+    | "Closed"
   /** Why the term was lost, where `code` is `LeadershipLost`. */
   readonly reason: LossReason | undefined
   constructor(
@@ -227,11 +231,12 @@ const toFailure = (error: LeaderElectionError | KubernetesConfigError): LeaderEl
  * @category running
  * @since 0.1.0
  */
-export const runAsLeader = <A>(
+export const runAsLeader = async <A>(
   options: RunAsLeaderOptions,
   program: Program<A>
 ): Promise<A> => {
   const { again, context, kubeconfig, onLog, onStatus, signal, ...settings } = options
+  checkArguments({ program }, { onLog, onStatus }, signal)
   return toPromise(
     Effect.flatMap(
       LeaderElection.LeaderElection,
@@ -277,7 +282,10 @@ export interface Elections {
     options: { readonly name: string } & Pick<RunAsLeaderOptions, "again" | "signal" | "onStatus">,
     program: Program<A>
   ) => Promise<A>
-  /** Closes the connections. End the programs first: by their signals. */
+  /**
+   * Aborts the signals of the programs that still run, waits for them, and closes the connections. What is waited for,
+   * and what is run after it, rejects with the code `Closed`.
+   */
   readonly close: () => Promise<void>
 }
 
@@ -303,23 +311,49 @@ export interface Elections {
  */
 export const makeElections = (options: ElectionsOptions = {}): Elections => {
   const { context, kubeconfig, onLog, ...settings } = options
-  const runtime = ManagedRuntime.make(
-    Layer.merge(
-      Layer.provide(KubernetesLeaderElections.layer(settings), layerClient({ kubeconfig, context })),
-      layerLogging(onLog)
+  const make = () =>
+    ManagedRuntime.make(
+      Layer.merge(
+        Layer.provide(KubernetesLeaderElections.layer(settings), layerClient({ kubeconfig, context })),
+        layerLogging(onLog)
+      )
     )
-  )
+  let current = make()
+  // Aborted when they are closed.
+  const closing = new AbortController()
+  const runExit = async <A, E>(
+    effect: Effect.Effect<A, E, LeaderElections.LeaderElections>,
+    options: { readonly signal?: AbortSignal | undefined }
+  ) => {
+    const runtime = current
+    const exit = await runtime.runPromiseExit(effect, options)
+    const isBuilt = runtime.cachedContext !== undefined
+    if (Exit.isFailure(exit) && !isBuilt && !Cause.hasInterruptsOnly(exit.cause) && runtime === current) {
+      // A runtime that could not be built stays so: a kubeconfig that was repaired is read by another.
+      current = make()
+      await runtime.dispose()
+    }
+    return exit
+  }
   return {
-    runAsLeader: ({ name, ...each }, program) =>
-      toPromise(
+    runAsLeader: async ({ name, ...each }, program) => {
+      checkArguments({ program }, { onLog, onStatus: each.onStatus }, each.signal)
+      const signal = each.signal === undefined ? closing.signal : AbortSignal.any([each.signal, closing.signal])
+      return toPromise(
         Effect.scoped(Effect.flatMap(
           Effect.flatMap(LeaderElections.LeaderElections, (elections) => elections.get(name)),
-          (election) => campaign(election, each, program)
+          (election) => campaign(election, { ...each, signal }, program)
         )),
-        runtime.runPromiseExit,
-        each.signal
-      ),
-    close: () => runtime.dispose()
+        runExit,
+        signal
+      )
+    },
+    close: () => {
+      closing.abort(
+        new LeaderElectionFailure("these elections are closed: make others with makeElections", { code: "Closed" })
+      )
+      return current.dispose()
+    }
   }
 }
 
@@ -384,11 +418,12 @@ export interface ShardsHandle {
  * @category running
  * @since 0.2.0
  */
-export const runShards = (
+export const runShards = async (
   options: RunShardsOptions,
   lead: (shard: string, leadership: LeadershipHandle, signal: AbortSignal) => unknown
 ): Promise<never> => {
   const { context, kubeconfig, onLog, onStart, shards, signal, ...settings } = options
+  checkArguments({ lead }, { onLog, onStart }, signal)
   return toPromise(
     Effect.gen(function*() {
       const group = yield* LeaderShards.LeaderShards
@@ -408,7 +443,8 @@ export const runShards = (
         lead: (shard) =>
           Effect.flatMap(
             Leadership.Leadership,
-            (leadership) => run(leadership, (handle, aborted) => lead(shard, handle, aborted), signal)
+            (leadership) =>
+              Effect.scoped(runShard(leadership, (handle, aborted) => lead(shard, handle, aborted), signal))
           )
       })
     }).pipe(
@@ -528,6 +564,56 @@ const layerLogging = (onLog: RunAsLeaderOptions["onLog"]) =>
 const lossOf = (reason: LossReason): LeaderElectionFailure =>
   toFailure(new LeaderElectionError({ reason: new LeadershipLost({ reason }) }))
 
+/** What a program in plain JavaScript may have got wrong. */
+const checkArguments = (
+  needed: Readonly<Record<string, unknown>>,
+  functions: Readonly<Record<string, unknown>>,
+  signal: AbortSignal | undefined
+): void => {
+  const problems = Object.entries({ ...functions, ...needed })
+    .filter(([name, value]) => typeof value !== "function" && (value !== undefined || name in needed))
+    .map(([name, value]) => `${name} is ${String(value)}: give a function`)
+  if (signal !== undefined && typeof signal.throwIfAborted !== "function") {
+    problems.push("signal is no AbortSignal: give the signal of an AbortController")
+  }
+  if (problems.length > 0) {
+    throw toFailure(new LeaderElectionError({ reason: new InvalidSettings({ problems }) }))
+  }
+}
+
+/** What a callback gives: where that is a promise, nobody waits for it. */
+const unheeded = (result: unknown): void => {
+  Promise.resolve(result).catch(() => {})
+}
+
+/** Counts for {@link health} while the scope is open. */
+const checked = (check: () => LeaderHealth.Health) =>
+  Effect.acquireRelease(
+    Effect.sync(() => checks.add(check)),
+    () => Effect.sync(() => checks.delete(check))
+  )
+
+const runShard = Effect.fnUntraced(function*(
+  leadership: Leadership.Leadership["Service"],
+  program: Program<unknown>,
+  signal: AbortSignal | undefined
+) {
+  const check = TermHealth.make(
+    formatKey(leadership.lease),
+    () => Duration.toMillis(Effect.runSync(leadership.untilOverrun)),
+    () => performance.now()
+  )
+  yield* checked(check)
+  return yield* run(
+    leadership,
+    (handle, aborted) => {
+      aborted.addEventListener("abort", check)
+      return program(handle, aborted)
+    },
+    signal
+  )
+})
+
 /** One campaign, or one after the other, with what the caller wants to see of it. */
 const campaign = Effect.fnUntraced(function*<A>(
   election: LeaderElection.LeaderElection["Service"],
@@ -536,15 +622,11 @@ const campaign = Effect.fnUntraced(function*<A>(
 ) {
   if (onStatus !== undefined) {
     yield* election.changes.pipe(
-      Stream.runForEach((status) => Effect.ignore(Effect.try(() => onStatus(toStatus(status))))),
+      Stream.runForEach((status) => Effect.ignore(Effect.try(() => unheeded(onStatus(toStatus(status)))))),
       Effect.forkScoped({ startImmediately: true })
     )
   }
-  const check = yield* Effect.provideService(LeaderHealth.makeCheck(), LeaderElection.LeaderElection, election)
-  yield* Effect.acquireRelease(
-    Effect.sync(() => checks.add(check)),
-    () => Effect.sync(() => checks.delete(check))
-  )
+  yield* checked(yield* Effect.provideService(LeaderHealth.makeCheck(), LeaderElection.LeaderElection, election))
   const led = Effect.flatMap(Leadership.Leadership, (leadership) => run(leadership, program, signal))
   return yield* again === true ? election.whileLeadingForever(led) : election.whileLeading(led)
 }, Effect.scoped)
@@ -656,12 +738,12 @@ const layerLogger = (onLog: (entry: LogEntry) => void): Layer.Layer<never> =>
       }
       const parts = (Array.isArray(message) ? message : [message]).map(String)
       const causes = cause.reasons.length === 0 ? [] : [Cause.pretty(cause)]
-      onLog({
+      unheeded(onLog({
         level: levels[logLevel],
         message: [...parts, ...causes].join(" "),
         annotations: fiber.getRef(References.CurrentLogAnnotations),
         time: date
-      })
+      }))
     })
   ])
 

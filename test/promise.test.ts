@@ -14,6 +14,7 @@ import {
   type Status
 } from "effect-kubernetes-leader-election/promise"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
+import { readFile, writeFile } from "node:fs/promises"
 
 const withServer = <A>(
   f: (options: {
@@ -147,6 +148,38 @@ it.live("A10 an onLog and an onStatus that throw cost neither the term nor the n
     assert.strictEqual(await holder(server), "")
   }))
 
+it.live("an async onLog and onStatus may reject", () =>
+  withServer(async ({ settings }) => {
+    const unhandled: Array<unknown> = []
+    const note = (error: unknown) => String(error).includes("a callback") && unhandled.push(error)
+    process.on("unhandledRejection", note)
+    const reject = () => Promise.reject(new Error("a callback"))
+    await runAsLeader({ ...settings, onLog: reject, onStatus: reject, identity: "one" }, () => {})
+    // They are reported when the queue of promises is empty.
+    await new Promise((resolve) => setImmediate(resolve))
+    process.off("unhandledRejection", note)
+    assert.deepStrictEqual(unhandled, [])
+  }))
+
+it("says which argument is none of those that it takes", async () => {
+  const wrong = runAsLeader as (options: unknown, program?: unknown) => Promise<unknown>
+  const shards = runShards as (options: unknown, lead?: unknown) => Promise<unknown>
+  for (
+    const [call, problem] of [
+      [() => wrong({ name: "a" }), "program is undefined: give a function"],
+      [() => wrong({ name: "a", onStatus: true }, () => {}), "onStatus is true: give a function"],
+      [() => wrong({ name: "a", signal: new AbortController() }, () => {}), "signal is no AbortSignal: "],
+      [() => shards({ group: "a", shards: ["a"] }), "lead is undefined: give a function"],
+      [() => makeElections().runAsLeader({ name: "a" }, undefined as never), "program is undefined: give a function"]
+    ] as const
+  ) {
+    const error = await call().catch((error: unknown) => error)
+    assert.instanceOf(error, LeaderElectionFailure)
+    assert.strictEqual(error.code, "InvalidSettings")
+    assert.include(error.message, problem)
+  }
+})
+
 it.live("ends with the reason of its own signal, while it waits and while it leads", () =>
   withServer(async ({ server, settings }) => {
     const reason = new Error("shutting down")
@@ -220,6 +253,40 @@ it.live("many elections share a connection pool and a watch, and each ends by it
     stop.abort()
     await elections.close()
     assert.strictEqual(leading.size, 0)
+  }))
+
+it.live("elections that are closed end their programs and take no others, and say so", () =>
+  withServer(async ({ server, settings }) => {
+    const elections = makeElections({ ...settings, identity: "one" })
+    let reason: unknown
+    let led: Promise<unknown> | undefined
+    await new Promise<void>((resolve) => {
+      led = elections.runAsLeader({ name: "jobs" }, async (_, signal) => {
+        resolve()
+        await new Promise((resolve) => signal.addEventListener("abort", resolve))
+        reason = signal.reason
+      }).catch((error: unknown) => error)
+    })
+    await elections.close()
+    assert.strictEqual(await holder(server), "")
+    const later = await elections.runAsLeader({ name: "jobs" }, () => {}).catch((error: unknown) => error)
+    for (const error of [reason, await led, later]) {
+      assert.instanceOf(error, LeaderElectionFailure)
+      assert.strictEqual(error.code, "Closed")
+    }
+  }))
+
+it.live("elections whose kubeconfig was broken read it again", () =>
+  withServer(async ({ settings }) => {
+    const good = await readFile(settings.kubeconfig, "utf8")
+    await writeFile(settings.kubeconfig, "apiVersion: v1\nkind: Config\n")
+    const elections = makeElections({ ...settings, identity: "one" })
+    const broken: unknown = await elections.runAsLeader({ name: "jobs" }, () => {}).catch((error: unknown) => error)
+    assert.instanceOf(broken, LeaderElectionFailure)
+    assert.strictEqual(broken.code, "Credentials")
+    await writeFile(settings.kubeconfig, good)
+    assert.strictEqual(await elections.runAsLeader({ name: "jobs" }, () => 1), 1)
+    await elections.close()
   }))
 
 it("a test decides when its term is lost", () => {
