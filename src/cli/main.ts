@@ -13,6 +13,7 @@ import * as CliError from "effect/cli/CliError"
 import * as CliOutput from "effect/cli/CliOutput"
 import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -31,6 +32,7 @@ import { command as serve } from "./serve/serve.ts"
 import { descriptions, exitCodes, ofSignal } from "./shared/exitCodes.ts"
 import { isFailure, report } from "./shared/failure.ts"
 import * as Log from "./shared/log.ts"
+import { mistakes } from "./shared/mistakes.ts"
 import { LogFormat } from "./shared/options.ts"
 import { programName } from "./shared/programName.ts"
 import { describeFailure, watchStdout } from "./shared/stdout.ts"
@@ -67,23 +69,23 @@ const root = Command.make(programName).pipe(
   Command.withGlobalFlags([LogFormat])
 )
 
-const describeMistake = (error: CliError.CliError): string =>
-  error._tag === "InvalidValue" && error.value === ""
-    // As it stands, it says that there is no value at all.
-    ? `${error.kind === "flag" ? "--" : ""}${error.option} is empty: give ${error.expected.replace(/^Expected:? /, "")}`
-    : error.message.replace(/\s*\n\s*/g, " ")
-
-/** A mistake in the arguments is one line on stderr, not the whole help. */
+/** A mistake in the arguments is one line on stderr, not the whole help; that is for no arguments at all. */
 const layerPresenter = CliOutput.layerPresenter({
-  present: (event) =>
-    event._tag === "InvalidInvocation"
-      ? Effect.forEach(event.errors, (error) => {
-        const path = event.commandPath.join(" ")
-        // An unknown option of `run` may be one of COMMAND.
-        const hint = event.commandPath.at(-1) === "run" && !process.argv.includes("--") ? `; ${remedy}` : ""
-        return printError(path, `${describeMistake(error)}${hint} (see ${path} --help)`)
-      }, { discard: true })
+  present: (event) => {
+    if (event._tag === "InvalidInvocation") {
+      const path = event.commandPath.join(" ")
+      // An unknown option of `run` may be one of COMMAND.
+      const hint = event.commandPath.at(-1) === "run" && !process.argv.includes("--") ? `; ${remedy}` : ""
+      return Effect.forEach(
+        mistakes(event.errors, process.argv.slice(2)),
+        (mistake) => printError(path, `${mistake}${hint} (see ${path} --help)`),
+        { discard: true }
+      )
+    }
+    return event._tag === "Help" && event.reason === "Implicit"
+      ? Effect.flatMap(CliOutput.Formatter, (formatter) => Console.error(formatter.formatHelpDoc(event.helpDoc)))
       : CliOutput.defaultPresenter.present(event)
+  }
 })
 
 /** Reports what went wrong, and gives the exit code. */
@@ -93,7 +95,7 @@ const conclude = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
   }
   const error = Cause.squash(cause)
   if (CliError.isCliError(error) && error._tag === "ShowHelp") {
-    return Effect.succeed(error.errors.length === 0 ? exitCodes.success : exitCodes.usage)
+    return Effect.succeed(exitCodes.usage)
   }
   const { exitCode, message } = isFailure(error)
     ? report(error)

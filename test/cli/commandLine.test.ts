@@ -50,6 +50,10 @@ describe("bad usage", () => {
     ],
     [["manifest", "--name", "a", "--image", "b", "--probe-port", "0"], /--probe-port: "0". Expected: a port, from 1/],
     [["manifest", "--name", "a", "--image", "b", "--statsd", " "], /--statsd: " ". Expected: a host/],
+    [["run", "--kill-after", "-1s", "--", "true"], /--kill-after is "-1s": give DURATION/],
+    [["run", "--kill-after", "-n", "a", "--", "true"], /--kill-after is "-n": give DURATION/],
+    [["run", "--kill-after", "--", "true"], /--kill-after has no value: give DURATION/],
+    [["run", "--name", "a", "--name", "b", "--", "true"], /--name is given 2 times: give it once/],
     [["rnu"], /Unknown subcommand "rnu".*Did you mean.*run/],
     [["--nothing"], /--nothing/]
   ]
@@ -295,6 +299,12 @@ describe("help", () => {
     assert.strictEqual(run.code, 0)
     assert.include(run.stdout, "EXAMPLES")
     assert.include(run.stdout, "effect-kubernetes-leader-election run --name my-job -- node worker.js")
+  }, limit)
+
+  it("is on stderr, with 2, where no subcommand is given", async () => {
+    const { code, stderr, stdout } = await finish([])
+    assert.deepStrictEqual([code, stdout], [2, ""])
+    assert.match(stderr, /SUBCOMMANDS\n +run /)
   }, limit)
 
   it("agrees with the documentation", async () => {
