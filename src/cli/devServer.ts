@@ -10,6 +10,8 @@ import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
+import * as Predicate from "effect/Predicate"
+import { writeFile } from "node:fs/promises"
 import { exitCodes } from "./shared/exitCodes.ts"
 import { CommandFailure } from "./shared/failure.ts"
 import * as Options from "./shared/options.ts"
@@ -23,17 +25,34 @@ export const devServer = Effect.fnUntraced(
     // Loaded by this command and the demo alone.
     const { make } = yield* Effect.promise(() => import("../testing/LeaseApiServer.ts"))
     const server = yield* Effect.mapError(make({ port: options.port }), ({ message }) => failed(message))
-    yield* fs.access(file).pipe(
-      Effect.matchEffect({
-        onFailure: () => Effect.void,
-        onSuccess: () => Effect.fail(failed(`${file} is there already: remove it, or give another --kubeconfig FILE`))
-      })
+    const cannotWrite = (cause: unknown) =>
+      failed(`cannot write ${file}: ${cause instanceof Error ? cause.message : String(cause)}`)
+    let written = ""
+    // Only where there is nothing yet, so that of two that start at once one is refused.
+    yield* Effect.acquireRelease(
+      Effect.tryPromise({
+        // The error that FileSystem makes of it does not say what is wrong.
+        try: () => writeFile(file, written, { flag: "wx", mode: 0o600 }),
+        catch: (error) =>
+          Predicate.hasProperty(error, "code") && error.code === "EEXIST"
+            ? failed(`${file} is there already: remove it, or give another --kubeconfig FILE`)
+            : cannotWrite(error)
+      }),
+      () =>
+        fs.readFileString(file).pipe(
+          // What stands there now may be of somebody else.
+          Effect.flatMap((text) => text === written ? fs.remove(file) : Effect.void),
+          Effect.ignore
+        )
     )
-    yield* Effect.mapError(
-      Effect.catchDefect(server.writeKubeconfig(file), (defect) => Effect.fail(defect)),
-      (cause) => failed(`cannot write ${file}: ${cause instanceof Error ? cause.message : String(cause)}`)
+    yield* server.writeKubeconfig(file).pipe(
+      Effect.catchDefect((defect) => Effect.fail(cannotWrite(defect))),
+      Effect.andThen(Effect.mapError(fs.readFileString(file), cannotWrite)),
+      Effect.map((text) => {
+        written = text
+      }),
+      Effect.uninterruptible
     )
-    yield* Effect.addFinalizer(() => Effect.ignore(fs.remove(file)))
     yield* Effect.logInfo(`Serving Leases at ${server.url}, from memory, until it is stopped`)
     // On stdout, for the shell that sources it.
     yield* Console.log(`export KUBECONFIG=${file.replaceAll(/[^\w/.,:@%+=-]/g, "\\$&")}`)
@@ -61,8 +80,11 @@ export const command = Command.make(
   Command.withShortDescription("Serve Leases on this machine, for trying and testing without a cluster"),
   Command.withDescription(
     "Serve Leases on this machine, for trying and testing without a cluster: the part of the Kubernetes API that an\n" +
-      "election needs, from memory, held to the real one by tests. Writes a kubeconfig, which programs in any language\n" +
-      "and kubectl use, and removes it at the end. Needs nothing else; Ctrl-C ends it."
+      "election needs, from memory, held to the real one by tests. Writes a kubeconfig, which kubectl and programs in any\n" +
+      "language use, and removes it at the end. Needs nothing else; Ctrl-C ends it.\n\n" +
+      "It listens on 127.0.0.1, and everybody on this machine may do everything there. The only namespace is default: in\n" +
+      "another one nothing can be created. It reads JSON, and neither protobuf nor YAML; kubectl create and apply need\n" +
+      "--validate=false."
   ),
   Command.withExamples([
     {

@@ -9,8 +9,8 @@
  * It stands on `node:http` directly: it is here to let connections misbehave (to reset them, to stall them in the middle
  * of an answer, to break open watches), and that is done to sockets, which `effect/http` keeps out of sight.
  *
- * It speaks plain HTTP on the loopback interface, without TLS, and anyone who knows a token may do everything: it is for
- * tests and demonstrations only.
+ * It speaks plain HTTP on the loopback interface, without TLS, and anyone on this machine may do everything, unless
+ * `tokens` says who may: it is for tests and demonstrations only.
  *
  * @since 0.1.0
  */
@@ -54,7 +54,7 @@ export interface ClientSelector {
 export interface Request {
   /** The server's wall clock, Unix milliseconds. */
   readonly at: number
-  /** The user that asked: `system:anonymous` where no token came, `undefined` where it was not known. */
+  /** The user that asked: `system:anonymous` where none may ask without a token, `undefined` where it was not known. */
   readonly user: string | undefined
   readonly userAgent: string
   readonly method: string
@@ -139,7 +139,10 @@ export class LeaseApiServer extends Context.Service<LeaseApiServer, {
 export interface Options {
   /** A free one by default. */
   readonly port?: number | undefined
-  /** Tokens and the users that they stand for. By default one: "local-token". */
+  /**
+   * Tokens and the users that they stand for; "" is for those who send none, as kubectl and client-go do without TLS. By
+   * default "local-token" and "", for the same user. Where "" is left out, they are refused as anonymous.
+   */
   readonly tokens?: { readonly [token: string]: string } | undefined
   readonly latency?: Duration.Input | undefined
   /** A cluster of its own, with the namespace "default", where none is given. */
@@ -177,7 +180,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
   const api = apiOf(cluster)
   const fork = yield* FiberSet.makeRuntime()
   const tokens = new Map(
-    Object.entries(options.tokens ?? { [defaultToken]: "system:serviceaccount:default:candidate" })
+    Object.entries(options.tokens ?? { [defaultToken]: defaultUser, "": defaultUser })
   )
   let latency = options.latency ?? Duration.zero
   let rules: ReadonlyArray<Rule> = []
@@ -232,6 +235,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
     if (exchange.user === undefined || (type === api.types.leases && isForbidden(exchange, route.verb))) {
       return yield* Routes.forbidden(route, exchange.user)
     }
+    yield* Routes.checkSupported(route)
     switch (route.verb) {
       case "get": {
         yield* checkVersion(route)
@@ -257,19 +261,14 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
         return yield* answer(exchange, created ? 201 : 200, object)
       }
       case "patch": {
-        const contentType = exchange.request.headers["content-type"]?.split(";")[0]
+        const contentType = contentTypeOf(exchange)
         if (
           contentType !== "application/merge-patch+json" && contentType !== "application/strategic-merge-patch+json"
         ) {
-          return yield* new ApiErrors.ApiError({
-            code: 415,
-            message: "415: Unsupported Media Type",
-            reason: "UnsupportedMediaType",
-            details: {}
-          })
+          return yield* unsupportedMedia("415: Unsupported Media Type")
         }
         const patch = yield* Effect.mapError(
-          readJson(exchange),
+          readAsJson(exchange),
           (error) => error.code === 400 ? ApiErrors.badRequest("invalid JSON patch") : error
         )
         return yield* answer(
@@ -279,7 +278,9 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
         )
       }
       case "delete": {
-        const deleteOptions = Routes.deleteOptions(query, yield* readJson(exchange))
+        const body = yield* readJson(exchange)
+        yield* Routes.checkSupported(route, body)
+        const deleteOptions = Routes.deleteOptions(query, body)
         const { object, removed } = yield* api.run((objects) =>
           objects.remove(type, namespace ?? "", name ?? "", deleteOptions)
         )
@@ -404,6 +405,11 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
         case "Objects": {
           return yield* serveObjects(exchange, route)
         }
+        case "Discovery": {
+          return exchange.user === undefined
+            ? yield* Routes.forbiddenPath(route.path)
+            : yield* answer(exchange, 200, route.document)
+        }
         case "Unknown": {
           return yield* answer(exchange, 404, "404 page not found\n")
         }
@@ -436,7 +442,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
     audits += 1
     const entry: MutableRequest = {
       at: api.clock.currentTimeMillisUnsafe(),
-      user: client.token === "" ? "system:anonymous" : user,
+      user: user ?? (client.token === "" ? Routes.anonymous : undefined),
       userAgent: client.userAgent,
       method: request.method ?? "",
       url: request.url ?? "",
@@ -505,7 +511,7 @@ export const make = Effect.fnUntraced(function*( // oxlint-disable-line max-line
   const address = server.address()
   const port = Predicate.isReadonlyObject(address) && Predicate.isNumber(address.port) ? address.port : 0
   const url = `http://127.0.0.1:${port}`
-  const token = tokens.keys().next().value ?? ""
+  const token = [...tokens.keys()].find((token) => token !== "") ?? ""
 
   return LeaseApiServer.of({
     url,
@@ -567,6 +573,8 @@ export const layer = (options?: Options): Layer.Layer<LeaseApiServer, ListenErro
 // --- internal ---------------------------------------------------------------------------------------------------
 
 const defaultToken = "local-token"
+
+const defaultUser = "system:serviceaccount:default:candidate"
 
 const maxLog = 10_000
 
@@ -642,8 +650,13 @@ const readText = (request: Http.IncomingMessage): Effect.Effect<string, ApiError
     })
   })
 
-/** The body; `undefined` where there is none. */
-const readJson = ({ request }: Exchange): Effect.Effect<unknown, ApiErrors.ApiError> =>
+const contentTypeOf = ({ request }: Exchange): string | undefined => request.headers["content-type"]?.split(";")[0]
+
+const unsupportedMedia = (message: string): ApiErrors.ApiError =>
+  new ApiErrors.ApiError({ code: 415, message, reason: "UnsupportedMediaType", details: {} })
+
+/** The body, whatever it is called; `undefined` where there is none. */
+const readAsJson = ({ request }: Exchange): Effect.Effect<unknown, ApiErrors.ApiError> =>
   Effect.flatMap(
     readText(request),
     (text) =>
@@ -654,6 +667,16 @@ const readJson = ({ request }: Exchange): Effect.Effect<unknown, ApiErrors.ApiEr
           () => ApiErrors.badRequest("the object provided is unrecognized (must be of type Lease)")
         )
   )
+
+/** The body; `undefined` where there is none. Go's typed clients send protobuf, unless they are told otherwise. */
+const readJson = (exchange: Exchange): Effect.Effect<unknown, ApiErrors.ApiError> =>
+  (contentTypeOf(exchange) ?? "application/json") === "application/json"
+    ? readAsJson(exchange)
+    : Effect.fail(
+      unsupportedMedia(
+        "the body of the request was in an unknown format - accepted media types include: application/json"
+      )
+    )
 
 // JSON is YAML.
 const kubeconfig = (options: { readonly server: string; readonly token: string; readonly namespace: string }): string =>

@@ -22,7 +22,7 @@ const startServer = Effect.gen(function*() {
   })
   // Version 1 is too old from now on.
   yield* cluster.compact
-  const server = yield* LeaseApiServer.make({ cluster })
+  const server = yield* LeaseApiServer.make({ cluster, tokens: { admin: "system:serviceaccount:default:admin" } })
   return { server, client: LeaseApiSuite.makeClient({ url: server.url, token: server.token }) }
 })
 
@@ -239,6 +239,52 @@ describe("the server", () => {
           ["system:anonymous", "GET", "", "/readyz", 200]
         ]
       )
+    }))
+
+  // kubectl and client-go send no token where there is no TLS.
+  it.live("knows those who send no token, where it is not told whom it knows", () =>
+    Effect.gen(function*() {
+      const leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+      const statuses = Effect.fnUntraced(function*(server: LeaseApiServer.LeaseApiServer["Service"]) {
+        const { request } = LeaseApiSuite.makeClient({ url: server.url, token: "" })
+        const review = yield* request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
+        const answers = [
+          yield* request("POST", leases, { metadata: { name: "x" } }),
+          yield* request("GET", "/apis"),
+          yield* request("GET", leases, undefined, { token: "wrong" })
+        ]
+        return [review.body.status.userInfo?.username, ...answers.map(({ status }) => status)]
+      })
+      const server = yield* LeaseApiServer.make()
+      assert.deepStrictEqual(yield* statuses(server), ["system:serviceaccount:default:candidate", 201, 200, 401])
+      assert.deepStrictEqual(
+        (yield* server.requests).map(({ user }) => user),
+        [...Array(3).fill("system:serviceaccount:default:candidate"), undefined]
+      )
+      assert.deepStrictEqual(yield* statuses((yield* twoClients).server), [undefined, 403, 403, 401])
+    }))
+
+  it.live("refuses what it would else do otherwise than it was asked", () =>
+    Effect.gen(function*() {
+      const { a, server } = yield* twoClients
+      yield* a.create(key, {})
+      const { request } = LeaseApiSuite.makeClient({ url: server.url, token: "token-a" })
+      const leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+      for (
+        const [method, path, body] of [
+          ["POST", "?dryRun=All", { metadata: { name: "y" } }],
+          ["PATCH", "/x?dryRun=All", { spec: { holderIdentity: "b" } }],
+          ["DELETE", "/x?dryRun=All"],
+          ["DELETE", "/x", { dryRun: ["All"] }],
+          ["GET", "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"],
+          ["GET", "?resourceVersion=1&resourceVersionMatch=Exact"]
+        ] as const
+      ) {
+        const answer = yield* request(method, leases + path, body)
+        assert.deepStrictEqual([answer.status, answer.body.reason], [400, "BadRequest"], `${method} ${path}`)
+        assert.match(answer.body.message, /^\w+ is not supported by this server$/)
+      }
+      assert.strictEqual((yield* a.get(key)).lease.holderIdentity, "")
     }))
 
   it.live("goes on with a list as long as it has the history, and says so after that", () =>

@@ -396,6 +396,21 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
     )
 
     test(
+      "reads what is called JSON, or nothing",
+      Effect.gen(function*() {
+        const { leases, name, request } = yield* setup
+        const { body, status } = yield* request("POST", leases, { metadata: { name } }, { contentType: "text/plain" })
+        assert.deepStrictEqual([status, body.reason], [415, "UnsupportedMediaType"])
+        assert.match(
+          body.message,
+          /^the body of the request was in an unknown format - accepted media types include: application\/json/
+        )
+        const contentType = "application/json; charset=utf-8"
+        assert.strictEqual((yield* request("POST", leases, { metadata: { name } }, { contentType })).status, 201)
+      })
+    )
+
+    test(
       "refuses names that are none",
       Effect.gen(function*() {
         const { leases, request } = yield* setup
@@ -1343,6 +1358,56 @@ export const tests = (it: Vitest.MethodsNonLive<Environment>): void => {
         const ready = yield* request("GET", "/readyz", undefined, { token: "" })
         assert.deepStrictEqual([ready.status, ready.text], [200, "ok"])
         assert.strictEqual((yield* request("GET", "/apis/example.com/v1/things")).status, 404)
+      })
+    )
+
+    test(
+      "it says what it has, to those that it knows",
+      Effect.gen(function*() {
+        const { request } = yield* setup
+        const get = (path: string) => Effect.map(request("GET", path), ({ body }) => body)
+        const versions = yield* get("/api")
+        assert.deepStrictEqual([versions.kind, versions.versions], ["APIVersions", ["v1"]])
+        const version = { groupVersion: "coordination.k8s.io/v1", version: "v1" }
+        const group = { name: "coordination.k8s.io", versions: [version], preferredVersion: version }
+        const groups = yield* get("/apis")
+        assert.deepStrictEqual([groups.kind, groups.apiVersion], ["APIGroupList", "v1"])
+        assert.deepInclude(groups.groups, group)
+        assert.deepStrictEqual(yield* get("/apis/coordination.k8s.io"), {
+          kind: "APIGroup",
+          apiVersion: "v1",
+          ...group
+        })
+        for (
+          const [path, groupVersion, name, kind, namespaced] of [
+            ["/apis/coordination.k8s.io/v1", version.groupVersion, "leases", "Lease", true],
+            ["/apis/events.k8s.io/v1/", "events.k8s.io/v1", "events", "Event", true],
+            ["/api/v1", "v1", "pods", "Pod", true],
+            ["/api/v1", "v1", "namespaces", "Namespace", false]
+          ] as const
+        ) {
+          const list = yield* get(path)
+          assert.deepStrictEqual([list.kind, list.groupVersion], ["APIResourceList", groupVersion])
+          const { verbs, ...resource } = list.resources.find((resource: Any) => resource.name === name)
+          assert.deepInclude(resource, { singularName: kind.toLowerCase(), namespaced, kind })
+          assert.includeMembers(verbs, ["create", "delete", "get", "list", "patch", "update", "watch"])
+        }
+        const review = (yield* get("/apis/authorization.k8s.io/v1")).resources
+          .find(({ name }: Any) => name === "selfsubjectaccessreviews")
+        assert.deepInclude(review, { kind: "SelfSubjectAccessReview", namespaced: false, verbs: ["create"] })
+        assert.strictEqual((yield* request("GET", "/apis/coordination.k8s.io/v9")).status, 404)
+        failure(yield* request("POST", "/apis/coordination.k8s.io/v1", {}), {
+          code: 405,
+          reason: "MethodNotAllowed",
+          message: "the server does not allow this method on the requested resource",
+          details: {}
+        })
+        failure(yield* request("GET", "/apis", undefined, { token: "" }), {
+          code: 403,
+          reason: "Forbidden",
+          message: "forbidden: User \"system:anonymous\" cannot get path \"/apis\"",
+          details: {}
+        })
       })
     )
 

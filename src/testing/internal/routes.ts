@@ -9,6 +9,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as ApiErrors from "./apiError.ts"
 import type { ApiObject, ObjectMeta } from "./apiObject.ts"
+import * as Discovery from "./discovery.ts"
 import type { Continuation, DeleteOptions, Page, WatchTarget } from "./objects.ts"
 import { apiVersionOf, type ResourceType } from "./resources.ts"
 import * as Selectors from "./selectors.ts"
@@ -27,6 +28,7 @@ export interface ObjectRoute {
 export type Route =
   | ObjectRoute
   | { readonly _tag: "Review"; readonly review: "access" | "self" }
+  | { readonly _tag: "Discovery"; readonly path: string; readonly document: object }
   | { readonly _tag: "Version" | "Ready" | "Unknown" | "MethodNotAllowed" }
 
 const objectPath =
@@ -45,6 +47,10 @@ export const parse = (method: string, url: string, types: { readonly [name: stri
       return method === "POST" ? { _tag: "Review", review: "access" } : { _tag: "MethodNotAllowed" }
     case "/apis/authentication.k8s.io/v1/selfsubjectreviews":
       return method === "POST" ? { _tag: "Review", review: "self" } : { _tag: "MethodNotAllowed" }
+  }
+  const document = Discovery.document(pathname, Object.values(types))
+  if (document !== undefined) {
+    return method === "GET" ? { _tag: "Discovery", path: pathname, document } : { _tag: "MethodNotAllowed" }
   }
   const parts = objectPath.exec(pathname)?.groups
   if (parts === undefined) {
@@ -118,6 +124,20 @@ export const target = ({ name, namespace, query, type }: ObjectRoute): Effect.Ef
     }),
     ApiErrors.badRequest
   ))
+
+/** Fails where it would else be done otherwise than it was asked for: a dry run in earnest, for one. */
+export const checkSupported = ({ query }: ObjectRoute, body?: unknown): Effect.Effect<void, ApiErrors.ApiError> => {
+  const unsupported = query.has("dryRun") || (Predicate.isReadonlyObject(body) && body.dryRun !== undefined)
+    ? "dryRun"
+    : query.get("sendInitialEvents") === "true"
+    ? "sendInitialEvents"
+    : query.get("resourceVersionMatch") === "Exact"
+    ? "resourceVersionMatch"
+    : undefined
+  return unsupported === undefined
+    ? Effect.void
+    : Effect.fail(ApiErrors.badRequest(`${unsupported} is not supported by this server`))
+}
 
 /** How many a list gives at once, 0 for all, and where it goes on. */
 export const paging = (
@@ -228,7 +248,7 @@ export const version = {
   platform: "local"
 }
 
-const anonymous = "system:anonymous"
+export const anonymous = "system:anonymous"
 
 export const forbidden = (route: ObjectRoute, user: string | undefined): ApiErrors.ApiError => {
   const { namespace, query, type, verb } = route
@@ -260,6 +280,14 @@ export const tooLarge = (wanted: bigint, current: bigint): ApiErrors.ApiError =>
       causes: [{ reason: "ResourceVersionTooLarge", message: "Too large resource version" }],
       retryAfterSeconds: 1
     }
+  })
+
+export const forbiddenPath = (path: string): ApiErrors.ApiError =>
+  new ApiErrors.ApiError({
+    code: 403,
+    message: `forbidden: User "${anonymous}" cannot get path "${path}"`,
+    reason: "Forbidden",
+    details: {}
   })
 
 export const methodNotAllowed = new ApiErrors.ApiError({
