@@ -161,13 +161,13 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     name: "what came back is given again at once",
     seenIn: "the first version of this code",
     within: 500,
-    edits: [shipped("LeaderShards.ts", "isNext ? count + 1 : count", "isNext ? 0 : 0")]
+    edits: [shipped("internal/shards/sharing.ts", "isNext ? count + 1 : count", "isNext ? 0 : 0")]
   },
   {
     name: "a watch that has gone silent is trusted",
     seenIn: "most watchers",
     within: 500,
-    edits: [shipped("LeaderShards.ts", "          if (left <= 0n) {", "          if (left < -(2n ** 62n)) {")]
+    edits: [shipped("internal/shards/watchGroup.ts", "        if (left <= 0n) {", "        if (left < -(2n ** 62n)) {")]
   },
   {
     name: "what a dead member left behind counts as a member to a newcomer",
