@@ -157,7 +157,7 @@ describe("a shard of which something fails", () => {
         assert.deepStrictEqual([...led.get("a")!].toSorted(), names(5))
         assert.strictEqual(yield* failures, 1)
       }).pipe(withLogs(logs))
-      assert.deepStrictEqual(logs, ["Shard New Tenant is not led"])
+      assert.deepStrictEqual(logs.filter((message) => message.startsWith("Shard")), ["Shard New Tenant is not led"])
     }))
 
   test("is named where its program does not end", () =>
@@ -173,7 +173,10 @@ describe("a shard of which something fails", () => {
         yield* SubscriptionRef.set(list, [])
         yield* TestClock.adjust("2 minutes")
       }).pipe(withLogs(logs))
-      assert.deepStrictEqual(logs, ["The program of shard t0 has not ended for 15s: it keeps the shard until it has"])
+      assert.deepStrictEqual(
+        logs.filter((message) => message.includes("has not ended")),
+        ["The program of shard t0 has not ended for 15s: it keeps the shard until it has"]
+      )
     }))
 })
 

@@ -152,7 +152,7 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     seenIn: "client-go based sharding",
     within: 500,
     edits: [shipped(
-      "LeaderShards.ts",
+      "internal/shards/sharing.ts",
       "Effect.timeoutOption(\n            membership.leave,",
       "Effect.timeoutOption(\n            Effect.void,"
     )]
