@@ -93,7 +93,8 @@ export interface Options<E, R> {
    * The names of the shards: the list of all of them, or a stream of such lists.
    * A shard that is added is campaigned for; the program of one that is removed is
    * ended, and its Lease released. A name is part of the name of a Lease: lower-case
-   * letters, digits, `-` and `.`.
+   * letters, digits, `-` and `.`. A wrong one in the first list ends the whole; one
+   * in a later list is logged, and the others are led.
    */
   readonly shards: Iterable<string> | Stream.Stream<Iterable<string>>
   /**
@@ -104,8 +105,9 @@ export interface Options<E, R> {
   readonly lead: (shard: string) => Effect.Effect<unknown, E, R>
   /**
    * When a program that has failed is run again, on the same replica: after 1
-   * second, doubled each time, to a minute. Where the schedule ends, this
-   * replica releases the shard and leaves it to others.
+   * second, doubled each time, to a minute. The schedule begins anew after a
+   * program that has run for ten minutes. Where it ends, this replica releases the
+   * shard and leaves it to others.
    */
   readonly retry?: Schedule.Schedule<unknown> | undefined
 }
@@ -293,7 +295,9 @@ const makeGroup = Effect.fnUntraced(function*(
  *
  * - those of an election that need a person; without the right to `watch` the
  *   namespace's Leases: the missing rule;
- * - the failure of a shard's program is logged, and that shard's alone.
+ * - `AlreadyCampaigning`: this service is being run already;
+ * - the failure of a shard's program is logged, and that shard's alone; so is the
+ *   refusal of its Lease, as long as not all are refused.
  *
  * @category running
  * @since 0.2.0
@@ -312,8 +316,8 @@ export const run = <E, R>(
 export const status: Effect.Effect<Status, never, LeaderShards> = LeaderShards.use((shards) => shards.status)
 
 /**
- * Whether this replica has been a member for a retryPeriod, so that the others
- * have seen it. Use it as the readiness of the Pod, with `maxUnavailable: 0`:
+ * Whether this replica has its list of shards and has been a member for a
+ * retryPeriod, so that the others have seen it. Use it as the readiness of the Pod, with `maxUnavailable: 0`:
  * then a rolling update moves each shard once.
  *
  * @category accessors
@@ -323,8 +327,9 @@ export const ready: Effect.Effect<boolean, never, LeaderShards> = LeaderShards.u
 
 /**
  * Gives up everything in good order, a few shards at a time, and takes nothing
- * any more as long as another member stays. Ends when nothing is led here: while
- * no other member stays nothing is given up, and a sole member's does not end.
+ * any more as long as another member stays, for the life of this service. Ends
+ * when nothing is held here any more, or `run` has ended: while no other member
+ * stays nothing is given up.
  *
  * @category running
  * @since 0.2.0
