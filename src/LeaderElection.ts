@@ -104,24 +104,29 @@ export const ProcessElections = Context.Reference<Set<string>>(
 )
 
 /**
- * Keeps the name of an election for as long as anything of it lives: its scope,
- * a campaign, or a program that still runs in a scope of its own.
+ * Keeps the name of an election, and shows its metrics, for as long as anything
+ * of it lives: its scope, a campaign, or a program that still runs in a scope of
+ * its own.
  */
-const register = Effect.fnUntraced(function*(server: string, lease: string, identity: string) {
+const register = Effect.fnUntraced(function*(election: State.Election) {
   const elections = yield* ProcessElections
-  const name = `${server} ${lease} ${identity}`
+  const lease = State.leaseName(election)
+  const name = `${election.store.server} ${lease} ${election.settings.identity}`
   let users = 0
   const hold: Effect.Effect<void, never, Scope.Scope> = Effect.asVoid(Effect.acquireRelease(
-    Effect.sync(() => {
+    Effect.suspend(() => {
       users++
       elections.add(name)
+      return users === 1 ? showMetrics(election.metrics) : Effect.void
     }),
     () =>
-      Effect.sync(() => {
+      Effect.suspend(() => {
         users--
-        if (users === 0) {
-          elections.delete(name)
+        if (users > 0) {
+          return Effect.void
         }
+        elections.delete(name)
+        return hideMetrics(election.metrics)
       })
   ))
   if (elections.has(name)) {
@@ -155,8 +160,7 @@ export const make: Effect.Effect<
   const now = makeMoment(witness)
   const election = yield* State.make(settings, store, yield* State.RenewalPhase, now)
   const lease = State.leaseName(election)
-  const hold = yield* register(store.server, lease, settings.identity)
-  yield* Effect.acquireRelease(showMetrics(election.metrics), () => hideMetrics(election.metrics))
+  const hold = yield* register(election)
 
   // One campaign at a time, and none while the program of the last term still runs: its scope is open until then.
   const campaignOnce = Effect.acquireRelease(

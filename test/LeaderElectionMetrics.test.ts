@@ -1,6 +1,6 @@
 import { assert, it } from "@effect/vitest"
-import { Duration, Effect, Fiber } from "effect"
-import { Leadership } from "effect-kubernetes-leader-election"
+import { Duration, Effect, Exit, Fiber, Logger, Metric, Scope } from "effect"
+import { LeaderElection, LeaderElectionConfig, Leadership, LeaseStore } from "effect-kubernetes-leader-election"
 import { Fault, MemoryCluster } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
 import { attributes, candidate, lease } from "./utils/observed.ts"
@@ -340,6 +340,38 @@ it.effect("B10 watches that end or break are counted when they had been open", (
     )
     yield* Fiber.interrupt(fiber)
   }))
+
+it.effect("series are shown for as long as anything of their election lives, and no longer", () =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    const election = yield* Scope.provide(
+      LeaderElection.make.pipe(
+        Effect.provideService(LeaderElectionConfig.LeaderElectionConfig, {
+          ...LeaderElectionConfig.defaults,
+          ...lease,
+          identity: "a",
+          pod: undefined,
+          newLease: "lead"
+        }),
+        Effect.provideService(LeaseStore.LeaseStore, yield* LeaseStore.makeMemory)
+      ),
+      scope
+    )
+    const series = Effect.map(
+      Metric.snapshot,
+      (metrics) => new Set(metrics.map(({ id }) => id).filter((id) => id.startsWith("leader")))
+    )
+    assert.isTrue((yield* series).has("leader_election_terms_total"))
+    const fiber = yield* Effect.forkChild(election.whileLeading(Effect.sleep("1 minute")))
+    yield* TestClock.adjust("1 second")
+    // Its program still leads.
+    yield* Scope.close(scope, Exit.void)
+    yield* TestClock.adjust("30 seconds")
+    assert.isTrue((yield* series).has("leader_election_losses_total"))
+    yield* TestClock.adjust("2 minutes")
+    yield* Fiber.join(fiber)
+    assert.deepStrictEqual([...(yield* series)], [])
+  }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()), Effect.provide(Logger.layer([]))))
 
 it.effect("the program sees its own metrics", () =>
   Effect.gen(function*() {
