@@ -1,7 +1,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Fiber } from "effect"
 import * as LeaderElectionConfig from "../src/LeaderElectionConfig.ts"
-import { ageMarkAnnotation, instanceAnnotation } from "../src/LeaseRecord.ts"
+import { ageMarkAnnotation, instanceAnnotation, stepDownAnnotation } from "../src/LeaseRecord.ts"
 import { Fault } from "../src/testing/index.ts"
 import { heldBy, key, oldLease, predecessor, released, test } from "./utils/Elections.ts"
 
@@ -272,6 +272,39 @@ describe("a young Lease", () => {
     assert.deepStrictEqual(w.timeline, [])
     yield* w.until(29_000)
     assert.deepStrictEqual(w.timeline, ["29000 a leads"])
+  })
+
+  test("its holder lets go at once where it is asked to step down, and never begins that term", function*(w) {
+    const a = yield* w.candidate("a")
+    const b = yield* w.candidate("b")
+    yield* a.startForever(a.program())
+    yield* w.until(3000)
+    assert.strictEqual((yield* a.election.status)._tag, "Pending")
+    yield* b.startForever(b.program())
+    yield* w.settle
+    const instance = (yield* w.lease).annotations[instanceAnnotation]!
+    yield* w.cluster.editLease(key, { metadata: { annotations: { [stepDownAnnotation]: instance } } })
+    yield* w.settle
+    assert.strictEqual((yield* w.lease).holderIdentity, "b")
+    assert.strictEqual((yield* a.election.status)._tag, "Following")
+    assert.deepStrictEqual(w.logs.filter((line) => /before the term began|Released/.test(line)), [
+      "Info a: Asked to step down before the term began",
+      "Info a: Released the Lease"
+    ])
+    yield* w.until(60_000)
+    assert.deepStrictEqual(w.timeline, ["18000 b leads"])
+  })
+
+  test("its holder that stepped down alone holds it again after leaseDuration", function*(w) {
+    const a = yield* w.candidate("a")
+    yield* a.startForever(a.program())
+    yield* w.until(3000)
+    const instance = (yield* w.lease).annotations[instanceAnnotation]!
+    yield* w.cluster.editLease(key, { metadata: { annotations: { [stepDownAnnotation]: instance } } })
+    yield* w.until(17_999)
+    assert.strictEqual((yield* w.lease).holderIdentity, "")
+    yield* w.until(60_000)
+    assert.deepStrictEqual(w.timeline, ["18000 a leads"])
   })
 
   test("taken from its holder during the wait: it follows", function*(w) {

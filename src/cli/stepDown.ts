@@ -21,7 +21,6 @@ import { exitCodes } from "./shared/exitCodes.ts"
 import { CommandFailure } from "./shared/failure.ts"
 import * as Options from "./shared/options.ts"
 import { line } from "./shared/printable.ts"
-import { toStatus } from "./status/lease.ts"
 
 const failed = (message: string): CommandFailure => new CommandFailure({ message, exitCode: exitCodes.failure })
 
@@ -104,12 +103,6 @@ const lookUntil = Effect.fnUntraced(function*(
   return last
 })
 
-/** Why its term may last, as far as the Lease shows. */
-const whyNot = (lease: LeaseRecord, now: number): string =>
-  toStatus(lease, { millis: now, clock: "local" }).state === "young"
-    ? "the Lease is young, and its holder does not lead yet (unless its newLease is lead)"
-    : "its program may take long to end, or nobody renews the Lease any more"
-
 export const stepDown = Effect.fnUntraced(function*(key: LeaseKey, timeout: Duration.Duration) {
   const { server } = yield* LeaseStore
   const start = yield* Clock.monotonicTimeNanos
@@ -137,7 +130,7 @@ export const stepDown = Effect.fnUntraced(function*(key: LeaseKey, timeout: Dura
   if (over.value !== undefined && !isOver(before, over.value)) {
     return yield* failed(
       `${leader} was asked to step down, but still holds the Lease ${formatKey(key)} after ${format(timeout)}: ` +
-        whyNot(over.value, yield* Clock.currentTimeMillis)
+        "its program may take long to end, or nobody renews the Lease any more"
     )
   }
   yield* Console.log(`${leader} has stepped down (after ${yield* after})`)

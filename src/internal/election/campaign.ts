@@ -27,6 +27,7 @@ import * as Writes from "../protocol/writes.ts"
 import * as YoungLease from "../protocol/youngLease.ts"
 import { jitter, monotonic, waitUntil, wallMicros } from "./clock.ts"
 import * as Deference from "./deference.ts"
+import { release } from "./release.ts"
 import { step } from "./renewal.ts"
 import {
   abort,
@@ -97,13 +98,24 @@ export const run = Effect.fnUntraced(function*(campaign: Campaign) {
     if (term !== undefined) {
       return term
     }
+    yield* endHolding(campaign)
     // What a lost holding wrote may be put back, and is not this campaign's then.
     campaign.candidate = yield* makeCandidate(election)
     const now = yield* election.now
     advance(election, (state) => ({ ...state, role: "candidate", claim: undefined }), now)
-    yield* Telemetry.info("Lost the Lease before the term began")
     yield* publish(election)
   }
+})
+
+/** No term begins on what is held: it was lost, or is to be left to others. */
+const endHolding = Effect.fnUntraced(function*(campaign: Campaign) {
+  const { election } = campaign
+  if (election.state.claim?.lost !== "SteppedDown") {
+    return yield* Telemetry.info("Lost the Lease before the term began")
+  }
+  election.standBackUntil = (yield* monotonic) + election.timing.leaseDuration
+  yield* Telemetry.info("Asked to step down before the term began")
+  yield* release(campaign)
 })
 
 // --- A candidate -----------------------------------------------------------------------------------
@@ -444,6 +456,9 @@ const waitUntilOldEnough = Effect.fnUntraced(function*(campaign: Campaign) {
       return claim?.gone === "DuplicateIdentity" ? yield* duplicate(election) : undefined
     }
     const moment = yield* election.now
+    if (claim.lost !== undefined) {
+      return undefined
+    }
     if (remaining(claim.validFrom, moment, timing.renewDeadline) === 0n) {
       return undefined
     }

@@ -144,9 +144,7 @@ export const observed = (claim: Claim, observation: Observation): Claim => {
   }
   const known = { ...claim, lease, mustRead: false, renewals: Attempts.living(claim.renewals, lease) }
   const next = shown === undefined ? known : extend(known, shown, lease.resourceVersion)
-  return next.term !== undefined && lease.annotations[stepDownAnnotation] === claim.candidate.instance
-    ? lose(next, "SteppedDown")
-    : next
+  return lease.annotations[stepDownAnnotation] === claim.candidate.instance ? lose(next, "SteppedDown") : next
 }
 
 /** The guard of an attempt did not hold. What explains it may have arrived already; else it must be read. */

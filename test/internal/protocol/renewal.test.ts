@@ -216,12 +216,12 @@ describe("observed", () => {
     }
   })
 
-  it("a request to step down counts in a term, and for this instance", () => {
+  it("a request to step down counts for this instance, in its term and before it", () => {
     const asked = (of: string) =>
       seen({ ...mine(11n, 1), annotations: { ...mine(11n, 1).annotations, [stepDownAnnotation]: of } })
     assert.strictEqual(Renewal.observed(leading, asked(instance)).lost, "SteppedDown")
     assert.strictEqual(Renewal.observed(leading, asked("other")).lost, undefined)
-    assert.strictEqual(Renewal.observed(held, asked(instance)).lost, undefined)
+    assert.strictEqual(Renewal.observed(held, asked(instance)).lost, "SteppedDown")
   })
 })
 
