@@ -437,7 +437,7 @@ export const runShards = async (
         drain: () => Effect.runPromise(group.drain)
       })
       return yield* group.run({
-        shards: Symbol.asyncIterator in shards
+        shards: typeof shards === "object" && Symbol.asyncIterator in shards
           ? Stream.orDie(Stream.fromAsyncIterable(shards, (error) => error))
           : shards,
         lead: (shard) =>
