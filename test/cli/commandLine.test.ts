@@ -33,7 +33,7 @@ describe("bad usage", () => {
     [["run"], /run: .*COMMAND/],
     [["run", "--lease-duration", "15x", "--", "true"], /--lease-duration.*"15x".*a duration, such as 15s/],
     [["run", "--new-lease", "maybe", "--", "true"], /--new-lease.*maybe.*wait.*lead/],
-    [["serve", "--candidates", "many"], /--candidates: "many". Expected: a number of candidates, from 1 to 1000000/],
+    [["serve", "--candidates", "many"], /--candidates: "many". Expected: a number of candidates, 1 or more/],
     [
       ["run", "--statsd", ":1", "--", "true"],
       /--statsd.*a host, with or without a port, such as statsd\.monitoring:8125/
@@ -301,6 +301,18 @@ describe("help", () => {
     assert.include(run.stdout, "effect-kubernetes-leader-election run --name my-job -- node worker.js")
   }, limit)
 
+  it("describes each command in lines that fit", async () => {
+    const { stdout } = await finish(["--help"])
+    const commands = [...stdout.split("\nSUBCOMMANDS\n")[1]!.matchAll(/^ {2}(\S+)/gm)].map(([, command]) => command!)
+    assert.include(commands, "doctor")
+    for (const command of commands) {
+      const [description = ""] = (await finish([command, "--help"])).stdout.split("\nUSAGE\n")
+      for (const line of description.split("\n")) {
+        assert.isAtMost(line.length, 122, line)
+      }
+    }
+  }, limit)
+
   it("is on stderr, with 2, where no subcommand is given", async () => {
     const { code, stderr, stdout } = await finish([])
     assert.deepStrictEqual([code, stdout], [2, ""])
@@ -312,6 +324,9 @@ describe("help", () => {
     for (const [code] of descriptions) {
       assert.include(documentation, `\n| ${code} |`)
     }
+    const { stdout: general } = await finish(["--help"])
+    const meaning = /^\| 128 \+ n \| (.*) \|$/m.exec(documentation)![1]!.replaceAll("`", "")
+    assert.include(general, `128 + n  ${meaning}\n`)
     for (const command of ["run", "serve", "step-down"]) {
       const { stdout } = await finish([command, "--help"])
       for (const [flag] of stdout.matchAll(/^ {2}--[a-z-]+/gm)) {

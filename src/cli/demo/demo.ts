@@ -347,9 +347,9 @@ export const command = Command.make(
 ).pipe(
   Command.withShortDescription("Watch three candidates hand leadership over"),
   Command.withDescription(
-    "Watch three candidates elect a leader: one leader is stopped, one killed, one cut off from the API server. Runs " +
-      "on a server of its own, or with --kubeconfig on a cluster. Takes about 40 seconds; ends with 0 only if no two led " +
-      "at once"
+    "Watch three candidates elect a leader: one leader is stopped, one killed, one cut off from the API server.\n\n" +
+      "Runs on a server of its own, or with --kubeconfig on a cluster. Takes about 40 seconds; ends with 0 only if no\n" +
+      "two led at once."
   ),
   Command.withExamples([
     { command: "effect-kubernetes-leader-election demo", description: "Needs nothing but Node" },

@@ -33,7 +33,7 @@ export const exitCodes = Object.fromEntries(
 /** The table, for help and documentation. */
 export const descriptions: ReadonlyArray<readonly [code: string, meaning: string]> = [
   ...Object.values(table).map(([code, meaning]) => [String(code), meaning] as const),
-  ["128 + n", "ended by signal n (143: SIGTERM, 130: SIGINT); of run: COMMAND was, or run while it waited"],
+  ["128 + n", "ended by signal n (143: SIGTERM, 130: SIGINT): COMMAND was, or run while it waited, or serve"],
   ["other", "run: the exit code of COMMAND"]
 ]
 

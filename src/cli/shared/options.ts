@@ -56,20 +56,20 @@ export const duration = (name: string, description: string): Flag.Flag<Duration.
     )
   )
 
-/** A whole number from `least` to `most`. */
+/** A whole number from `least` to `most`, where there is one. */
 export const whole = (
   name: string,
   metavar: string,
-  { least, most, noun }: { readonly least: number; readonly most: number; readonly noun: string }
+  { least, most, noun }: { readonly least: number; readonly most?: number; readonly noun: string }
 ): Flag.Flag<number> =>
   Flag.String(name).pipe(
     Flag.withMetavar(metavar),
     Flag.filterMap(
       (given) =>
-        /^\d{1,15}$/.test(given) && Number(given) >= least && Number(given) <= most
+        /^\d+$/.test(given) && Number(given) >= least && Number(given) <= (most ?? Number.MAX_SAFE_INTEGER)
           ? Option.some(Number(given))
           : Option.none(),
-      () => `${noun}, from ${least} to ${most}`
+      () => most === undefined ? `${noun}, ${least} or more` : `${noun}, from ${least} to ${most}`
     )
   )
 
@@ -126,7 +126,7 @@ export const group = (description: string): Flag.Flag<string | undefined> =>
 export const namespace = text(
   "namespace",
   "NAMESPACE",
-  "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, POD_NAMESPACE, or that of the credentials)"
+  "Namespace of the Lease (LEADER_ELECTION_NAMESPACE, --kubeconfig's or KUBECONFIG's, POD_NAMESPACE, or the credentials')"
 ).pipe(Flag.withAlias("n"))
 
 /** Where the cluster is: for every command that makes requests. */
@@ -168,7 +168,7 @@ export const settings = {
     )
   ),
   candidates: optional(
-    whole("candidates", "NUMBER", { least: 1, most: 1_000_000, noun: "a number of candidates" }).pipe(
+    whole("candidates", "NUMBER", { least: 1, noun: "a number of candidates" }).pipe(
       Flag.withDescription("About how many share the Lease, where that is a crowd (LEADER_ELECTION_CANDIDATES)")
     )
   )

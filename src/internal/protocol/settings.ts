@@ -449,11 +449,11 @@ const readNewLease = ({ problems }: Findings, input: Input, { variables: env }: 
 
 const readWatch = ({ problems }: Findings, input: Input, { variables: env }: Environment): boolean | undefined => {
   const given = input.watch ?? env[variables.watch] ?? defaults.watch
-  const watch: unknown = typeof given === "string" ? booleans.get(given) : given
+  const watch: unknown = typeof given === "string" ? booleans.get(given.toLowerCase()) : given
   if (typeof watch === "boolean") {
     return watch
   }
-  problems.push(`${called("watch")} is ${showAny(given)}: give "true" or "false"`)
+  problems.push(`${called("watch")} is ${showAny(given)}: give "true" or "false" (or yes, no, on, off, 1, 0)`)
   return undefined
 }
 

@@ -307,7 +307,12 @@ describe("settings", () => {
       assert.deepStrictEqual(settings({ name: "code" }, variables).leaseDuration, Duration.seconds(60))
     })
 
-    it.each([["true", true], ["yes", true], ["1", true], ["off", false], ["0", false]] as const)(
+    it.each(
+      [["true", true], ["True", true], ["FALSE", false], ["yes", true], ["1", true], ["off", false], [
+        "0",
+        false
+      ]] as const
+    )(
       "reads watch %j",
       (text, watch) => {
         assert.strictEqual(read({ LEADER_ELECTION_WATCH: text }).watch, watch)
