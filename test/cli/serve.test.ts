@@ -131,6 +131,35 @@ describe("serve", () => {
       assert.strictEqual(yield* Effect.promise(() => one.post({}, url)), 404)
     }))
 
+  it.live("names the methods of a path to those that use another, on both ports", () =>
+    Effect.gen(function*() {
+      const { serve } = yield* makeStage
+      const one = yield* serve("one", "--metrics-port=0")
+      yield* Effect.promise(() => one.running.until(({ stderr }) => /port \d+ for probes/.test(stderr)))
+      const metrics = `http://127.0.0.1:${/port (\d+) for probes/.exec(one.running.stderr)![1]}`
+      const ask = (method: string, url: string) =>
+        Effect.promise(() => fetch(url, { method }).then(({ headers, status }) => [status, headers.get("allow")]))
+      for (
+        const [path, own] of [["leader", "GET"], ["changes", "GET"], ["release", "POST"], ["metrics", "GET"]] as const
+      ) {
+        for (const method of ["GET", "POST", "PUT", "DELETE"].filter((method) => method !== own)) {
+          assert.deepStrictEqual(
+            yield* ask(method, `${one.url}/${path}`),
+            [405, own === "GET" ? "GET, HEAD" : own],
+            `${method} ${path}`
+          )
+        }
+      }
+      for (const path of ["livez", "healthz", "readyz", "metrics"]) {
+        assert.deepStrictEqual(yield* ask("POST", `${metrics}/${path}`), [405, "GET, HEAD"])
+        assert.deepStrictEqual((yield* ask("HEAD", `${metrics}/${path}`))[0], 200)
+      }
+      assert.deepStrictEqual(yield* ask("HEAD", `${one.url}/release`), [405, "POST"])
+      assert.deepStrictEqual(yield* ask("POST", `${one.url}/nothing`), [404, null])
+      const text = yield* Effect.promise(() => fetch(`${one.url}/leader`).then((response) => response.text()))
+      assert.match(text, /^\{.*\}\n$/)
+    }))
+
   it.live("sends events so often that each comes before the validity of the one before has run out", () =>
     Effect.gen(function*() {
       const { serve } = yield* makeStage

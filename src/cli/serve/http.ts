@@ -61,10 +61,32 @@ const statusNames = {
   Ending: "ending"
 } as const
 
+/** A path that is there, asked in another way, is not a path that is not there. */
+const only = (method: "GET" | "POST", path: `/${string}`) =>
+  Layer.mergeAll(
+    Layer.empty,
+    ...(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const).filter((other) => other !== method).map((
+      other
+    ) =>
+      HttpRouter.add(
+        other,
+        path,
+        HttpServerResponse.text(`${path} answers ${method} only\n`, {
+          status: 405,
+          headers: { allow: method === "GET" ? "GET, HEAD" : method }
+        })
+      )
+    )
+  )
+
 const probes = Layer.mergeAll(
   LeaderHealth.layerRoutes(),
   LeaderHealth.layerRoutes({ livenessPath: "/healthz", readinessPath: false }),
-  PrometheusMetrics.layerHttp()
+  PrometheusMetrics.layerHttp(),
+  only("GET", "/livez"),
+  only("GET", "/healthz"),
+  only("GET", "/readyz"),
+  only("GET", "/metrics")
 )
 
 const cannotListen = (
@@ -194,7 +216,7 @@ export const serve = Effect.fnUntraced(
 
     const leader = Effect.gen(function*() {
       const body = yield* answer
-      return HttpServerResponse.text(json(body), {
+      return HttpServerResponse.text(`${json(body)}\n`, {
         status: body.leading ? 200 : 503,
         contentType: "application/json",
         headers: { "cache-control": "no-store" }
@@ -242,6 +264,9 @@ export const serve = Effect.fnUntraced(
       HttpRouter.add("GET", "/leader", leader),
       HttpRouter.add("GET", "/changes", changes),
       HttpRouter.add("POST", "/release", release),
+      only("GET", "/leader"),
+      only("GET", "/changes"),
+      only("POST", "/release"),
       probes
     )
 
