@@ -95,7 +95,24 @@ export const make = (
           Effect.provideService(RenewalPhase, "spread")
         )
     })
-    const get = (name: string) => RcMap.get(elections, name)
+    let closed = false
+    // A map that is closed interrupts whoever asks it, without a word.
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        closed = true
+      })
+    )
+    const get = (name: string) =>
+      Effect.suspend(() =>
+        closed
+          ? Effect.die(
+            new Error(
+              `LeaderElections was asked for ${JSON.stringify(name)} after its layer was closed: ` +
+                "use it in the scope of the layer that it comes from"
+            )
+          )
+          : RcMap.get(elections, name)
+      )
     let next: bigint | undefined
     const turn = Effect.flatMap(Clock.monotonicTimeNanos, (now) => {
       const earliest = now - burst * apart

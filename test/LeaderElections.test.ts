@@ -1,5 +1,5 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Logger, Metric, Option } from "effect"
+import { Context, Effect, Fiber, Layer, Logger, Metric, Option } from "effect"
 import { KubernetesEvents, LeaderElection, LeaderElections, Leadership } from "effect-kubernetes-leader-election"
 import { Fault, LeaseFaults, MemoryCluster, MemoryLeaseStore } from "effect-kubernetes-leader-election/testing"
 import { TestClock } from "effect/testing"
@@ -131,3 +131,14 @@ it.effect("says which name is none", () =>
     Effect.provide(LeaderElections.layer(input)),
     Effect.provide(MemoryLeaseStore.layerMemory())
   ))
+
+it.effect("says that it is used after its layer was closed", () =>
+  Effect.gen(function*() {
+    const elections = yield* Effect.scoped(
+      Layer.build(Layer.provide(LeaderElections.layer(input), MemoryLeaseStore.layerMemory())).pipe(
+        Effect.map((context) => Context.get(context, LeaderElections.LeaderElections))
+      )
+    )
+    const exit = yield* Effect.exit(elections.whileLeading("red", Effect.void))
+    assert.include(String(exit), "LeaderElections was asked for \\\"red\\\" after its layer was closed")
+  }))
