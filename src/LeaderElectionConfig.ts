@@ -260,6 +260,7 @@ export const formatDuration = (duration: Duration.Duration): string => DurationT
 
 /**
  * The settings that follow from a `leaseDuration`, with the other defaults.
+ * Throws where it cannot be one.
  *
  * **Example** (Deriving the settings of a lease of one minute)
  *
@@ -273,8 +274,14 @@ export const formatDuration = (duration: Duration.Duration): string => DurationT
  * @since 0.1.0
  */
 export const defaultsFor = (
-  leaseDuration: Duration.Input
-): Omit<Settings, "namespace" | "name" | "identity" | "pod"> => Rules.defaultsFor(Duration.toNanosUnsafe(leaseDuration))
+  leaseDuration: DurationInput
+): Omit<Settings, "namespace" | "name" | "identity" | "pod"> => {
+  const problem = Rules.durationProblem("leaseDuration", leaseDuration)
+  if (problem !== undefined) {
+    throw invalid([`leaseDuration ${problem}`])
+  }
+  return Rules.defaultsFor(Duration.toNanosUnsafe(DurationText.read(leaseDuration)!))
+}
 
 /**
  * The settings of an election for which nothing but its name is given:

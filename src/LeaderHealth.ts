@@ -23,7 +23,9 @@ import type * as HttpRouter from "effect/http/HttpRouter"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { format } from "./internal/duration.ts"
+import { duration } from "./internal/options.ts"
 import { LeaderElection } from "./LeaderElection.ts"
+import type { DurationInput } from "./LeaderElectionConfig.ts"
 import { formatKey } from "./LeaseRecord.ts"
 
 /**
@@ -50,19 +52,19 @@ export interface Options {
    * renewal. 20 seconds by default, as in Kubernetes' own components: a program
    * whose clean-up takes a little longer is not worth a restart.
    */
-  readonly tolerance?: Duration.Input | undefined
+  readonly tolerance?: DurationInput | undefined
 }
 
 /**
- * Checks the election of this process, now. Makes no request and never fails.
+ * Checks the election of this process, now. Makes no request and never fails; a
+ * tolerance that is less than 0, or no duration, is a defect.
  *
  * @category checks
  * @since 0.1.0
  */
 export const check = (options?: Options): Effect.Effect<Health, never, LeaderElection> => {
-  const tolerance = Duration.fromInputUnsafe(options?.tolerance ?? "20 seconds")
   return LeaderElection.use((election) => {
-    const limit = Duration.sum(election.settings.leaseDuration, tolerance)
+    const limit = Duration.sum(election.settings.leaseDuration, toleranceOf(options))
     const lease = formatKey(election.settings)
     return Effect.map(election.sinceRenewal, (since) => {
       if (Option.isNone(since)) {
@@ -79,6 +81,9 @@ export const check = (options?: Options): Effect.Effect<Health, never, LeaderEle
     })
   })
 }
+
+const toleranceOf = (options: Options | undefined): Duration.Duration =>
+  duration("LeaderHealth: tolerance", options?.tolerance ?? "20 seconds")
 
 const seconds = (duration: Duration.Duration): string => `${Duration.toSeconds(duration).toFixed(1)} s`
 
@@ -108,6 +113,7 @@ export const makeCheck = (options?: Options): Effect.Effect<() => Health, never,
   Effect.gen(function*() {
     const election = yield* LeaderElection
     const clock = yield* Clock.Clock
+    toleranceOf(options)
     return () =>
       Effect.runSync(
         check(options).pipe(
@@ -152,6 +158,7 @@ export const layerRoutes = (
   }
 ): Layer.Layer<never, never, LeaderElection | HttpRouter.HttpRouter> =>
   Layer.effectDiscard(Effect.gen(function*() {
+    toleranceOf(options)
     // Loaded only here: a program without routes does not pay for a router.
     const { HttpRouter } = yield* Effect.promise(() => import("effect/http/HttpRouter"))
     const { withLoggerDisabled } = yield* Effect.promise(() => import("effect/http/HttpMiddleware"))

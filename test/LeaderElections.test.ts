@@ -140,5 +140,5 @@ it.effect("says that it is used after its layer was closed", () =>
       )
     )
     const exit = yield* Effect.exit(elections.whileLeading("red", Effect.void))
-    assert.include(String(exit), "LeaderElections was asked for \\\"red\\\" after its layer was closed")
+    assert.include(String(exit), "LeaderElections was asked for \"red\" after its layer was closed")
   }))

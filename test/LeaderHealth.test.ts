@@ -65,6 +65,23 @@ it.effect("is unhealthy while a program outlives its term by more than the toler
     yield* Fiber.join(fiber)
   }))
 
+it.effect("takes a tolerance as settings are written, and names one that is none", () =>
+  Effect.gen(function*() {
+    const { provide } = yield* setup
+    assert.isTrue((yield* provide(LeaderHealth.check({ tolerance: "30s" }))).healthy)
+    for (const tolerance of [-1, Number.NaN, "-100 seconds", "soon", Number.POSITIVE_INFINITY]) {
+      for (
+        const effect of [
+          Effect.asVoid(LeaderHealth.check({ tolerance })),
+          Effect.asVoid(LeaderHealth.makeCheck({ tolerance })),
+          Effect.asVoid(Layer.build(Layer.provide(LeaderHealth.layerRoutes({ tolerance }), HttpRouter.layer)))
+        ]
+      ) {
+        assert.include(String(yield* Effect.exit(provide(effect))), "LeaderHealth: tolerance is ")
+      }
+    }
+  }))
+
 it.live("answers probes: liveness by health, readiness whoever leads", () =>
   Effect.gen(function*() {
     const { election } = yield* setup

@@ -39,6 +39,8 @@ import * as Stream from "effect/Stream"
 import { homedir } from "node:os"
 import { delimiter, join } from "node:path"
 import { format } from "../internal/duration.ts"
+import { duration } from "../internal/options.ts"
+import type { DurationInput } from "../LeaderElectionConfig.ts"
 import { AnsweredWithin } from "../LeaseStore.ts"
 import { timedOut } from "./internal/connectionFailure.ts"
 import * as Connections from "./internal/connections.ts"
@@ -185,10 +187,13 @@ export interface TimeLimits {
    * How long a request may take, from reading the credentials to the last byte of the response. By default 30 seconds:
    * a last resort, since the election has limits of its own, which its user can set.
    */
-  readonly requestTimeout?: Duration.Input | undefined
+  readonly requestTimeout?: DurationInput | undefined
   /** How long it may take until a connection is there, TLS included. By default 10 seconds. */
-  readonly connectTimeout?: Duration.Input | undefined
+  readonly connectTimeout?: DurationInput | undefined
 }
+
+// What is shorter was meant in seconds.
+const leastLimit = Duration.millis(50)
 
 const userAgent = "effect-kubernetes-leader-election"
 
@@ -206,8 +211,8 @@ const make = Effect.fnUntraced(function*(
   limits: TimeLimits | undefined
 ) {
   const server = target.server.replace(/\/+$/, "")
-  const requestTimeout = Duration.fromInputUnsafe(limits?.requestTimeout ?? "30 seconds")
-  const connectTimeout = Duration.fromInputUnsafe(limits?.connectTimeout ?? "10 seconds")
+  const requestTimeout = duration("requestTimeout", limits?.requestTimeout ?? "30 seconds", leastLimit)
+  const connectTimeout = duration("connectTimeout", limits?.connectTimeout ?? "10 seconds", leastLimit)
   const { hostname, port, protocol } = new URL(server)
   const secure = protocol === "https:"
   let pool: Connections.Connections | undefined

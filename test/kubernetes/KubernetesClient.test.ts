@@ -341,10 +341,18 @@ describe("connections", () => {
       assert.isFalse(reason.outcomeUnknown)
     }))
 
+  it.effect("time limits that are none are named", () =>
+    Effect.gen(function*() {
+      for (const limits of [{ connectTimeout: 0 }, { requestTimeout: Number.NaN }, { requestTimeout: "soon" }]) {
+        const exit = yield* Effect.exit(to({ url: "https://127.0.0.1:1" }, limits))
+        assert.match(String(exit), /(connect|request)Timeout is /)
+      }
+    }))
+
   it.live("a TLS handshake that hangs is cut at the limit for connecting", () =>
     Effect.gen(function*() {
       const server = yield* serveSockets(() => {})
-      const client = yield* to({ url: `https://127.0.0.1:${server.port}` }, { connectTimeout: "50 millis" })
+      const client = yield* to({ url: `https://127.0.0.1:${server.port}` }, { connectTimeout: "50ms" })
       const reason = yield* failure(client.request(post), "KubernetesTimeoutError")
       // On a busy machine 50 ms may not be enough to be accepted.
       assert.include(["connection", "tls"], reason.phase)

@@ -338,7 +338,7 @@ const readIdentity = (
 }
 
 /** What is wrong with a duration by itself; `undefined` where nothing is. */
-const durationProblem = (setting: DurationSetting, given: DurationText.Input): string | undefined => {
+export const durationProblem = (setting: DurationSetting, given: DurationText.Input): string | undefined => {
   const value = DurationText.read(given)
   return given === ""
     ? `is set, but empty: write it as ${DurationText.examples}`

@@ -65,6 +65,13 @@ describe("settings", () => {
       assert.deepStrictEqual(rest, defaultsFor(leaseDuration))
     })
 
+    it("follow from a leaseDuration as settings are written, and from nothing else", () => {
+      assert.deepStrictEqual(defaultsFor("30s"), defaultsFor("30 seconds"))
+      for (const leaseDuration of [0, Number.NaN, -1, "soon", "1.5s", Duration.infinity]) {
+        assert.throws(() => defaultsFor(leaseDuration), /leaseDuration is /)
+      }
+    })
+
     it("keep the rules at the largest leaseDuration", () => {
       assert.strictEqual(
         Duration.toSeconds(
