@@ -60,8 +60,8 @@ export const withToken = <E, R>(
 
 /**
  * A middleware that lets a request in only with a token that is not smaller
- * than one seen for `name` before, for `HttpRouter.middleware` or around a
- * handler.
+ * than one seen for `name` before, around a handler or for the routes of a
+ * router.
  *
  * **Details**
  *
@@ -97,6 +97,21 @@ export const withToken = <E, R>(
  * export const Routes = HttpRouter.add("POST", "/orders", FenceHttp.middleware({ name: "shop/orders" })(addOrder))
  * ```
  *
+ * **Example** (All routes of a router)
+ *
+ * `HttpRouter.middleware` takes the fence from the layer, and no handler needs it.
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { HttpRouter } from "effect/http"
+ * import { Fence, FenceHttp } from "effect-kubernetes-leader-election"
+ *
+ * export const Fenced = HttpRouter.middleware(
+ *   Effect.map(Fence.Fence, (fence) => (handler) =>
+ *     FenceHttp.middleware({ name: "shop/orders" })(handler).pipe(Effect.provideService(Fence.Fence, fence)))
+ * ).layer
+ * ```
+ *
  * @category middleware
  * @since 0.2.0
  */
@@ -122,15 +137,25 @@ export const middleware = (options: {
       return refusal(400, `the header ${header} is not a fencing token: send decimal digits`)
     }
     const fence = yield* Fence
-    return yield* Effect.catchIf(
-      fence.accept({ name: options.name, token: BigInt(text) }, handler),
-      isRefusal,
-      ({ reason }) =>
+    return yield* fence.accept(
+      { name: options.name, token: BigInt(text) },
+      Effect.mapError(handler, (error) => new Handlers(error))
+    ).pipe(
+      Effect.catchIf(isRefusal, ({ reason }) =>
         reason._tag === "FenceStale"
           ? Effect.succeed(refusal(412, reason.message))
-          : Effect.as(Log.error(reason.message), refusal(503, "the fence is blocked"))
+          : Effect.as(Log.error(reason.message), refusal(503, "the fence is blocked"))),
+      Effect.mapError((error) => error instanceof Handlers ? error.error : error)
     )
   })
+
+/** What the handler failed with: it may use a fence of its own, whose errors are not ours. */
+class Handlers<E> {
+  readonly error: E
+  constructor(error: E) {
+    this.error = error
+  }
+}
 
 const isRefusal = (error: unknown): error is FenceError =>
   error instanceof FenceError && (error.reason._tag === "FenceStale" || error.reason._tag === "FenceBlocked")

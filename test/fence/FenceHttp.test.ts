@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Layer, Logger } from "effect"
 import { Fence, FenceHttp, LeaderElectionError } from "effect-kubernetes-leader-election"
-import { HttpClient, HttpClientResponse, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpClient, HttpClientResponse, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient } from "effect/sql"
 import * as SqliteClient from "./utils/sqliteClient.ts"
@@ -59,6 +59,47 @@ describe("FenceHttp", () => {
       const exit = yield* Effect.exit(send("7", "/fails"))
       assert.deepStrictEqual(exit, Exit.fail("no such article"))
       assert.deepStrictEqual(yield* orders, [])
+    }).pipe(Effect.provide(Receiver)))
+
+  it.effect("a handler's own FenceError is the handler's, and not taken for a refusal", () =>
+    Effect.gen(function*() {
+      yield* makeReceiver
+      const own = new Fence.FenceError({
+        reason: new Fence.FenceStale({ name: "shop/stock", stored: 9n, token: 1n })
+      })
+      const request = HttpServerRequest.fromWeb(
+        new Request("http://receiver/", { method: "POST", headers: { [FenceHttp.header]: "7" } })
+      )
+      const exit = yield* Effect.exit(
+        Effect.provideService(
+          FenceHttp.middleware({ name: "shop/orders" })(Effect.fail(own)),
+          HttpServerRequest.HttpServerRequest,
+          request
+        )
+      )
+      assert.deepStrictEqual(exit, Exit.fail(own))
+    }).pipe(Effect.provide(Receiver)))
+
+  it.effect("fences the routes of a router", () =>
+    Effect.gen(function*() {
+      yield* makeReceiver
+      const context = yield* Effect.context<Fence.Fence>()
+      // As in the documentation of `middleware`.
+      const Fenced = HttpRouter.middleware(Effect.map(Fence.Fence, (fence) => (handler) =>
+        FenceHttp.middleware({ name: "shop/orders" })(handler).pipe(Effect.provideService(Fence.Fence, fence)))).layer
+      const Routes = HttpRouter.add("POST", "/orders", HttpServerResponse.empty({ status: 201 })).pipe(
+        Layer.provide(Fenced),
+        Layer.provide(Layer.succeedContext(context))
+      )
+      const { dispose, handler } = HttpRouter.toWebHandler(Routes, { disableLogger: true })
+      const send = (headers: Record<string, string>) =>
+        Effect.promise(() =>
+          handler(new Request("http://receiver/orders", { method: "POST", headers }))
+        )
+      assert.strictEqual((yield* send({})).status, 428)
+      assert.strictEqual((yield* send({ [FenceHttp.header]: "8" })).status, 201)
+      assert.strictEqual((yield* send({ [FenceHttp.header]: "7" })).status, 412)
+      yield* Effect.promise(dispose)
     }).pipe(Effect.provide(Receiver)))
 
   it.effect("a client sends the token of its term, and nothing when the term is over", () =>
