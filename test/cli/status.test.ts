@@ -119,6 +119,24 @@ describe("status", () => {
       ])
     }))
 
+  it.effect("columns are straight below wide and combining characters", () =>
+    Effect.gen(function*() {
+      const leases = yield* Effect.forEach(["ab", "日本🚀", "e\u0301"], (holderIdentity) =>
+        decode(instance, { ...held, holderIdentity }))
+      const lines = toTable(
+        leases.map((lease) =>
+          toStatus(lease, { millis: now, clock: "server" })
+        ),
+        { namespaces: false }
+      )
+      assert.deepStrictEqual(lines.map((text) => /^.*?(RENEWED|3s)/.exec(text)![0]), [
+        "NAME   STATE   HOLDER   RENEWED",
+        "x      held    ab       3s",
+        "x      held    日本🚀   3s",
+        "x      held    e\u0301        3s"
+      ])
+    }))
+
   it.live("lists a namespace", () =>
     Effect.gen(function*() {
       const { lines } = yield* run({}, create("b", "a"))

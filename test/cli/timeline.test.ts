@@ -46,6 +46,11 @@ describe("timeline", () => {
     )
   })
 
+  it("rows begin in one column, though a label has wide or combining characters", () => {
+    const lines = render(picture([row("日本", "leads 0-"), row("e\u0301", "follows 0-")], { width: 25 }))
+    assert.deepStrictEqual(lines.slice(1, 3), ["日本 ████████████████████", "e\u0301    ····················"])
+  })
+
   it("leaves the future empty", () => {
     assert.deepStrictEqual(render(picture([row("a", "leads 0-")], { now: 3000 }))[1], "a ███")
   })

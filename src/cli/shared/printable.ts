@@ -43,3 +43,43 @@ export const json = (value: unknown, indent?: number): string =>
         character :
         character.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join("")
   )
+
+// --- Columns ---
+
+/** Marks that stand on the character before them. */
+const combining = /[\p{Mn}\p{Me}\u1160-\u11ff]/u
+
+/** Characters that take two columns: East Asian wide and fullwidth ones, and emoji. */
+const wide = new RegExp(
+  "[\\p{Emoji_Presentation}\\u1100-\\u115f\\u2e80-\\u303e\\u3041-\\ua4cf\\ua960-\\ua97f\\uac00-\\ud7a3\\uf900-\\ufaff" +
+    "\\ufe30-\\ufe6f\\uff01-\\uff60\\uffe0-\\uffe6\\u{20000}-\\u{3fffd}]",
+  "u"
+)
+
+const widthOf = (character: string): number => combining.test(character) ? 0 : wide.test(character) ? 2 : 1
+
+/** How many columns of a terminal a text takes. */
+export const width = (text: string): number => {
+  let sum = 0
+  for (const character of text) {
+    sum += widthOf(character)
+  }
+  return sum
+}
+
+/** `text` with spaces after it, up to so many columns. */
+export const pad = (text: string, columns: number): string => text + " ".repeat(Math.max(0, columns - width(text)))
+
+/** The beginning of `text` that fits into so many columns. */
+export const fit = (text: string, columns: number): string => {
+  let end = 0
+  let room = columns
+  for (const character of text) {
+    room -= widthOf(character)
+    if (room < 0) {
+      break
+    }
+    end += character.length
+  }
+  return text.slice(0, end)
+}

@@ -4,7 +4,7 @@
  *
  * @internal
  */
-import { line } from "./printable.ts"
+import { line, pad, width } from "./printable.ts"
 
 /**
  * What a row shows at a time.
@@ -83,8 +83,8 @@ export const gaps = (rows: ReadonlyArray<Row>, now: number): ReadonlyArray<Span>
 /** The lines of a picture: the axis, a line for each row, and the legend of the symbols in it. */
 export const render = (picture: Picture): ReadonlyArray<string> => {
   const { colors, rows } = picture
-  const labels = Math.max(...rows.map(({ label }) => label.length), 0)
-  const notes = Math.max(...rows.map(({ note }) => note === undefined ? 0 : note.length + 1), 0)
+  const labels = Math.max(...rows.map(({ label }) => width(label)), 0)
+  const notes = Math.max(...rows.map(({ note }) => note === undefined ? 0 : width(note) + 1), 0)
   const cells = Math.max(10, picture.width - labels - 1 - notes)
   const step = (picture.to - picture.from) / cells
   const used = new Set<Phase>()
@@ -108,7 +108,7 @@ export const render = (picture: Picture): ReadonlyArray<string> => {
       }
     }
     flush()
-    return `${label.padEnd(labels)} ${line}${note === undefined || note === "" ? "" : ` ${note}`}`.trimEnd()
+    return `${pad(label, labels)} ${line}${note === undefined || note === "" ? "" : ` ${note}`}`.trimEnd()
   })
 
   const legend: Array<{ width: number; text: string }> = []

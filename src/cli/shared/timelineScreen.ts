@@ -10,6 +10,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stdio from "effect/Stdio"
 import * as Terminal from "effect/Terminal"
+import { fit, width } from "./printable.ts"
 
 export interface Screen {
   /** Whether stdout is a terminal that can move its cursor: else only whole lines are of use. */
@@ -66,14 +67,14 @@ export const make: Effect.Effect<Screen, never, Terminal.Terminal | Stdio.Stdio 
 const sequence = /(\u001b\[[\d;]*m)/
 
 /** The first characters of a line; colours take no room. */
-const cut = (line: string, width: number): string => {
-  let room = width
+const cut = (line: string, columns: number): string => {
+  let room = columns
   return line.split(sequence).map((part, index) => {
     if (index % 2 === 1) {
       return part
     }
-    const fitting = part.slice(0, Math.max(0, room))
-    room -= fitting.length
+    const fitting = fit(part, room)
+    room -= fitting === part ? width(part) : room
     return fitting
   }).join("")
 }

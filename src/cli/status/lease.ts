@@ -10,7 +10,7 @@ import {
   type LeaseRecord,
   noteAnnotation
 } from "../../LeaseRecord.ts"
-import { line } from "../shared/printable.ts"
+import { line, pad, width } from "../shared/printable.ts"
 
 /**
  * Whose record it is, by what stands in it.
@@ -132,8 +132,8 @@ const widest = 253
 /** Columns as kubectl's: upper case, three spaces apart, nothing after the last. */
 export const table = (given: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => {
   const rows = given.map((row) => row.map((cell) => line(cell, widest)))
-  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? []
-  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("   ").trimEnd())
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => width(row[column] ?? "")))) ?? []
+  return rows.map((row) => row.map((cell, column) => pad(cell, widths[column] ?? 0)).join("   ").trimEnd())
 }
 
 export const toTable = (
