@@ -161,7 +161,7 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     name: "what came back is given again at once",
     seenIn: "the first version of this code",
     within: 500,
-    edits: [shipped("internal/shards/sharing.ts", "isNext ? count + 1 : count", "isNext ? 0 : 0")]
+    edits: [shipped("internal/shards/giving.ts", "? count + 1 : count", "? 0 : 0")]
   },
   {
     name: "a watch that has gone silent is trusted",

@@ -29,6 +29,7 @@ import { Deference } from "../election/deference.ts"
 import * as Log from "../log.ts"
 import * as Rule from "../protocol/shards.ts"
 import * as Attempts from "./attempts.ts"
+import { Giving } from "./giving.ts"
 import { Group, labels as ofLeases, listDigest, shardLease } from "./group.ts"
 import * as Member from "./member.ts"
 import { watchGroup } from "./watchGroup.ts"
@@ -43,9 +44,6 @@ export const invalid = (message: string) =>
 const nanos = Duration.toNanosUnsafe
 
 const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
-
-// A shard whose program takes its time to end counts as being given up until it has.
-const forever = 2n ** 63n
 
 /** One run of a replica's part. */
 export interface Sharing {
@@ -85,14 +83,9 @@ export const share = Effect.fnUntraced(function*(
   // Where servers are slow at a start, one that does not see itself as a member yet would come to the turn of anybody, and
   // take everything.
   let unknownUntil: bigint | undefined
-  /** What is being given up, or was and has no new leader yet: until when it counts as that. */
-  const giving = new Map<string, bigint>()
+  const giving = new Giving({ leaseDuration, retryPeriod })
   /** Whose programs are being ended. */
   const ending = new Set<string>()
-  const standBackUntil = new Map<string, bigint>()
-  /** What was given to others and came back. */
-  let returns = Rule.noReturns
-  let returnedAt = 0n
   const running = new Set<string>()
   /** Whose Leases another group has, and that was said. */
   const warnedOf = new Set<string>()
@@ -145,16 +138,6 @@ export const share = Effect.fnUntraced(function*(
   const { name: _, ...shared } = settings
   const elections = yield* LeaderElections.make(shared).pipe(Effect.provideService(LeaseStore, store))
 
-  const returnsAt = (now: bigint): Rule.Returns =>
-    returnedAt < group.changedAt ? Rule.noReturns : { count: returns.count, since: now - returnedAt }
-  const noteReturn = (now: bigint) => {
-    const { count, since } = returnsAt(now)
-    // Those that were given together come back together.
-    const isNext = since >= Rule.returnTime(count, leaseDuration)
-    returns = { count: isNext ? count + 1 : count, since: 0n }
-    returnedAt = now
-  }
-
   /** What balance asks of a candidate whose shard is free. */
   const deference = (shard: string) => (free: LeaseRecord | undefined) => (since: bigint, now: bigint): bigint => {
     const lease = shardLease(groupName, shard)
@@ -165,7 +148,7 @@ export const share = Effect.fnUntraced(function*(
       group.claim(lease, now, now + retryPeriod)
       // It was for another, who did not take it.
       if (turn === "Last" && joinedAt !== undefined) {
-        noteReturn(now)
+        giving.cameBack(now, group.changedAt)
       }
       return asked
     }
@@ -250,7 +233,7 @@ export const share = Effect.fnUntraced(function*(
       const campaign = (shard: string): Effect.Effect<void, never, Exclude<R, Leadership | Scope.Scope>> =>
         Effect.flatMap(monotonic, (now) => {
           // What was given up is left to others for a while.
-          const rest = (standBackUntil.get(shard) ?? 0n) - now
+          const rest = giving.restOf(shard, now)
           return rest > 0n ? Effect.sleep(Duration.nanos(rest)) : Effect.void
         }).pipe(
           Effect.andThen(elections.whileLeadingForever(shardLease(groupName, shard), program(shard))),
@@ -306,9 +289,7 @@ export const share = Effect.fnUntraced(function*(
         Effect.gen(function*() {
           yield* stop(shard)
           yield* Metric.update(Metric.withAttributes(Metrics.given, { ...attributes, reason }), 1)
-          const until = (yield* monotonic) + Rule.standBack(retryPeriod)
-          giving.set(shard, until)
-          standBackUntil.set(shard, until)
+          giving.released(shard, yield* monotonic)
           touch()
         })
 
@@ -333,21 +314,14 @@ export const share = Effect.fnUntraced(function*(
         }
       })
 
-      /** Forgets what was given and has come to its end: another leads it, or it came back. */
-      const settleGiven = (now: bigint) => {
-        for (const [shard, until] of giving) {
-          const holder = group.holder(shardLease(groupName, shard), now)
-          const isTaken = holder !== undefined && holder !== identity
-          if (until <= now || isTaken) {
-            giving.delete(shard)
-            standBackUntil.delete(shard)
-            if (isTaken && !planAt(now).gives.has(holder)) {
-              returns = Rule.noReturns
-            } else if (!membership.isLeaving()) {
-              noteReturn(now)
-            }
-          }
-        }
+      /** Who took what was given: one that would give it on was not the one that it was for. */
+      const takerOf = (now: bigint) => (shard: string) => {
+        const holder = group.holder(shardLease(groupName, shard), now)
+        return holder === undefined || holder === identity
+          ? "nobody"
+          : planAt(now).gives.has(holder)
+          ? "another"
+          : "receiver"
       }
 
       const warnOfOthers = Effect.suspend(() => {
@@ -375,17 +349,18 @@ export const share = Effect.fnUntraced(function*(
           seen = group.members(now)
           joinedAt ??= seen.some((member) => member.identity === identity) ? now : undefined
           yield* warnOfOthers
-          settleGiven(now)
-          const sinceChange = now - group.changedAt
-          const given = new Set(giving.keys())
-          for (const shard of Rule.givesNow(planAt(now), self(), given, sinceChange, returnsAt(now), leaseDuration)) {
+          const { changedAt } = group
+          giving.settle(now, changedAt, takerOf(now))
+          const returns = giving.returns(now, changedAt)
+          const { shards } = giving
+          for (const shard of Rule.givesNow(planAt(now), self(), shards, now - changedAt, returns, leaseDuration)) {
             // A plan is kept for a while, and what is given to somebody is not to be given again with it.
             const isOwn = group.holder(shardLease(groupName, shard), now) === identity
             // What came back is to be led first: nobody may be there to take it but this one.
             const isBack = returns.count > 0 && !running.has(shard) && !membership.isLeaving()
             if (isOwn && !isBack && FiberMap.hasUnsafe(campaigns, shard) && !ending.has(shard)) {
               ending.add(shard)
-              giving.set(shard, forever)
+              giving.begin(shard)
               yield* Effect.forkIn(give(shard, membership.isLeaving() ? "drain" : "balance"), scope)
             }
           }
@@ -403,9 +378,8 @@ export const share = Effect.fnUntraced(function*(
           }
           const timers = [
             ...seen.map(({ expiresAt }) => expiresAt),
-            ...standBackUntil.values(),
-            group.changedAt + Rule.settleTime(leaseDuration),
-            returnedAt + Rule.returnTime(returns.count, leaseDuration),
+            ...giving.timers,
+            changedAt + Rule.settleTime(leaseDuration),
             unknownUntil ?? 0n,
             ...(said === logged ? [] : [dueAt])
           ].filter((time) => time > now)

@@ -5,6 +5,7 @@ import {
   givesAtOnce,
   givesNow,
   noReturns,
+  returnTime,
   type Member,
   memberDuration,
   memberWindow,
@@ -312,6 +313,22 @@ describe("givesNow", () => {
     assert.deepStrictEqual(givesNow(planned, a, new Set(["x", "y", "z", "v"]), seconds(9), noReturns, seconds(15)), [])
     assert.deepStrictEqual(
       givesNow(planned, a, new Set(["x", "y", "z", "v", "w"]), seconds(9), noReturns, seconds(15)),
+      []
+    )
+  })
+
+  it("one at a time, and ever later, where what was given came back", () => {
+    const after = (count: number, since: bigint) =>
+      givesNow(planned, a, none, seconds(100), { count, since }, seconds(15)).length
+    assert.deepStrictEqual([0, 1, 2, 5, 6, 7, 100].map((count) => returnTime(count, seconds(15))), [
+      0n,
+      ...[10, 20, 160, 320, 320, 320].map(seconds)
+    ])
+    assert.strictEqual(after(1, seconds(10) - 1n), 0)
+    assert.strictEqual(after(1, seconds(10)), 1)
+    assert.strictEqual(after(0, 0n), givesAtOnce)
+    assert.deepStrictEqual(
+      givesNow(planned, a, new Set(["x"]), seconds(100), { count: 1, since: seconds(10) }, seconds(15)),
       []
     )
   })
