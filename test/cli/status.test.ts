@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Console, Effect, Layer, Logger, Redacted } from "effect"
 import { KubernetesClient, LeaseRecord } from "effect-kubernetes-leader-election"
+import { LeaderShards } from "effect-kubernetes-leader-election"
 import { LeaseApiServer } from "effect-kubernetes-leader-election/testing"
 import { toStatus, toTable } from "../../src/cli/status/lease.ts"
 import { status } from "../../src/cli/status/status.ts"
@@ -141,6 +142,27 @@ describe("status", () => {
     Effect.gen(function*() {
       const { lines } = yield* run({}, create("b", "a"))
       assert.deepStrictEqual(lines.map((line) => line.split(/ +/)[0]), ["NAME", "a", "b"])
+    }))
+
+  it.live("lists more Leases than the server gives at once", () =>
+    Effect.gen(function*() {
+      const names = Array.from({ length: 501 }, (_, index) => `lease-${index}`)
+      const { lines } = yield* run({}, create(...names))
+      assert.sameMembers(lines.slice(1).map((line) => line.split(/ +/)[0]), names)
+    }))
+
+  it.live("shows the members of a group, and of no other", () =>
+    Effect.gen(function*() {
+      const member = (group: string) =>
+        LeaseApiServer.LeaseApiServer.use(({ cluster }) =>
+          cluster.createLease({ namespace: "default", name: `${group}-member` }, {
+            metadata: { labels: { [LeaderShards.labels.group]: group, [LeaderShards.labels.role]: "member" } },
+            spec: { holderIdentity: `member of ${group}`, leaseDurationSeconds: 15 }
+          })
+        )
+      const { lines } = yield* run({ group: "one", output: "json" }, Effect.andThen(member("one"), member("two")))
+      const { members } = JSON.parse(lines.join("\n"))
+      assert.deepStrictEqual(members.map(({ identity }: { identity: string }) => identity), ["member of one"])
     }))
 
   it.live("lists all namespaces, as JSON too", () =>
