@@ -266,7 +266,8 @@ export const share = Effect.fnUntraced(function*(
             )
         })
 
-      const stop = (shard: string) =>
+      /** Ends a shard's program and releases it; what follows is done before it is campaigned for again. */
+      const stop = (shard: string, then: Effect.Effect<void> = Effect.void) =>
         Effect.scoped(
           Effect.suspend(() => {
             ending.add(shard)
@@ -280,18 +281,19 @@ export const share = Effect.fnUntraced(function*(
               FiberMap.remove(campaigns, shard)
             )
           })
-        ).pipe(Effect.ensuring(Effect.sync(() => {
-          ending.delete(shard)
-          touch()
-        })))
+        ).pipe(
+          Effect.andThen(then),
+          Effect.ensuring(Effect.sync(() => {
+            ending.delete(shard)
+            touch()
+          }))
+        )
 
       const give = (shard: string, reason: "balance" | "drain") =>
-        Effect.gen(function*() {
-          yield* stop(shard)
-          yield* Metric.update(Metric.withAttributes(Metrics.given, { ...attributes, reason }), 1)
-          giving.released(shard, yield* monotonic)
-          touch()
-        })
+        Effect.andThen(
+          stop(shard, Effect.map(monotonic, (now) => giving.released(shard, now))),
+          Metric.update(Metric.withAttributes(Metrics.given, { ...attributes, reason }), 1)
+        )
 
       /** Campaigns for what is on the list; a leaving member only keeps what it leads, as long as another stays. */
       const reconcile = Effect.fnUntraced(function*(now: bigint) {
