@@ -23,8 +23,9 @@ import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import * as SqlClient from "effect/sql/SqlClient"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
-import { format } from "./internal/duration.ts"
+import * as DurationText from "./internal/duration.ts"
 import * as Dialect from "./internal/fence/dialect.ts"
+import type { DurationInput } from "./LeaderElectionConfig.ts"
 import type { LeaderElectionError } from "./LeaderElectionError.ts"
 import { Leadership } from "./Leadership.ts"
 import { formatKey } from "./LeaseRecord.ts"
@@ -247,13 +248,13 @@ export interface Options {
    * locked; 10 seconds by default. It has to be longer than the transactions of
    * a leader take. MariaDB counts in whole seconds, one at least.
    */
-  readonly limit?: Duration.Input | undefined
+  readonly limit?: DurationInput | undefined
 }
 
 /**
  * The statement that makes the table; it does nothing where there is one.
  * Throws a {@link FenceError} with `FenceInvalid` where the name cannot be that
- * of a table.
+ * of a table, or the dialect is another.
  *
  * **Example** (Creating the table in a migration)
  *
@@ -272,7 +273,7 @@ export interface Options {
  * @since 0.2.0
  */
 export const createTable = (table: string, dialect: "pg" | "mysql" | "sqlite"): string => {
-  const problem = Dialect.tableProblem(table)
+  const problem = Dialect.tableProblem(table) ?? Dialect.dialectProblem(dialect)
   if (problem !== undefined) {
     throw new FenceError({ reason: new FenceInvalid({ problem }) })
   }
@@ -301,10 +302,11 @@ export const make = Effect.fnUntraced(
     if (problem !== undefined) {
       return yield* invalid(problem)
     }
-    const limit = Duration.fromInputUnsafe(options.limit ?? "10 seconds")
-    const limitMillis = Math.round(Duration.toMillis(limit))
-    if (!(limitMillis >= 1 && limitMillis <= 3_600_000)) {
-      return yield* invalid(`limit: ${format(limit)} cannot be waited for: give 1 millisecond to 1 hour`)
+    const given = options.limit ?? "10 seconds"
+    const limit = DurationText.read(given)
+    const limitMillis = limit === undefined ? 0 : Math.round(Duration.toMillis(limit))
+    if (limit === undefined || limitMillis < 1 || limitMillis > 3_600_000) {
+      return yield* invalid(`limit: ${DurationText.show(given)} cannot be waited for: give 1 millisecond to 1 hour`)
     }
     const dialect = Dialect.make(sql, table)
     if (dialect === undefined) {
@@ -386,7 +388,13 @@ export const make = Effect.fnUntraced(
       return Effect.raceFirst(raised, look).pipe(
         Effect.catchIf(isLockTimeout, () =>
           fail(
-            new FenceBlocked({ table, name: claim.name, limit: format(limit), sessions, remedy: dialect.remedy })
+            new FenceBlocked({
+              table,
+              name: claim.name,
+              limit: DurationText.format(limit),
+              sessions,
+              remedy: dialect.remedy
+            })
           ))
       )
     }

@@ -97,3 +97,30 @@ describe("what cannot be the name of a table", () => {
       }).pipe(Effect.provide(Database)))
   }
 })
+
+describe("what a fence is made with", () => {
+  for (
+    const [limit, shown] of [
+      ["1h1m", "\"1h1m\""],
+      ["soon", "\"soon\""],
+      [0, "0 (a number in code is milliseconds)"],
+      [Number.NaN, "NaN (a number in code is milliseconds)"]
+    ] as const
+  ) {
+    it.effect(`limit ${limit} is refused as it was given`, () =>
+      Effect.gen(function*() {
+        const made = yield* Effect.flip(Fence.make({ table: "fences", limit }))
+        assert.strictEqual(made.message, `limit: ${shown} cannot be waited for: give 1 millisecond to 1 hour`)
+      }).pipe(Effect.provide(Database)))
+  }
+
+  it.effect("a limit as variables and options have it is taken", () =>
+    Effect.asVoid(Fence.make({ table: "fences", limit: "1m30s" })).pipe(Effect.provide(Database)))
+
+  it("a dialect that was not tried makes no table", () => {
+    assert.throws(
+      () => Fence.createTable("fences", "mssql" as "mysql"),
+      "dialect: mssql is none that was tested: use pg,"
+    )
+  })
+})

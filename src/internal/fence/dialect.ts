@@ -47,6 +47,12 @@ export const tableProblem = (table: unknown): string | undefined =>
     } cannot be the name of a table: use ` +
       "letters, digits and underscores"
 
+/** What is wrong with the name of a dialect. */
+export const dialectProblem = (dialect: unknown): string | undefined =>
+  dialect === "pg" || dialect === "mysql" || dialect === "sqlite"
+    ? undefined
+    : `dialect: ${String(dialect)} is none that was tested: use pg, mysql (for MariaDB) or sqlite`
+
 const quoted = (table: string, quote: string): string =>
   table.split(".").map((part) => `${quote}${part}${quote}`).join(".")
 
