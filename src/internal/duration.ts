@@ -90,15 +90,22 @@ export const read = (given: Input): Duration.Duration | undefined => {
   if (typeof given === "string") {
     return parse(given)
   }
-  // Effect takes NaN and objects without a unit for zero.
-  return Number.isNaN(given) || isOther(given) ? undefined : Option.getOrUndefined(Duration.fromInput(given))
+  return isNothing(given) ? undefined : Option.getOrUndefined(Duration.fromInput(given))
 }
 
 const units = ["weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"]
-// Not by what is its own: a Temporal.Duration has getters.
-const isOther = (given: unknown): boolean =>
-  typeof given === "object" && given !== null && !Duration.isDuration(given) && !Array.isArray(given) &&
-  units.every((unit) => (given as Record<string, unknown>)[unit] === undefined)
+
+/** What Effect takes for zero: NaN, alone or as a part, and an object without any unit. */
+const isNothing = (given: unknown): boolean => {
+  if (typeof given !== "object" || given === null || Duration.isDuration(given)) {
+    return Number.isNaN(given)
+  }
+  // Not by what is its own: a Temporal.Duration has getters.
+  const parts: ReadonlyArray<unknown> = Array.isArray(given)
+    ? given
+    : units.map((unit) => (given as Record<string, unknown>)[unit]).filter((part) => part !== undefined)
+  return parts.length === 0 || parts.some(Number.isNaN)
+}
 
 /** The value as it was given: a bare number has to show its unit, or the mistake stays hidden. */
 export const show = (given: Input): string => {

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
-import { examples, format, fromNanos, parse } from "../../src/internal/duration.ts"
+import { examples, format, fromNanos, type Input, parse, problem, read, show } from "../../src/internal/duration.ts"
 
 describe("duration", () => {
   it.each<[text: string, nanos: bigint]>([
@@ -99,4 +99,49 @@ describe("duration", () => {
       assert.deepStrictEqual(parse(format(fromNanos(nanos))), fromNanos(nanos))
     }
   )
+})
+
+class WithGetters {
+  get seconds() {
+    return 2
+  }
+}
+
+describe("a duration in code", () => {
+  it.each<[given: unknown, millis: number | undefined, shown: string]>([
+    ["1m30s", 90_000, "\"1m30s\""],
+    ["15 seconds", 15_000, "\"15 seconds\""],
+    ["soon", undefined, "\"soon\""],
+    ["x".repeat(301), undefined, `"${"x".repeat(300)}…"`],
+    [1500, 1500, "1500 (a number in code is milliseconds)"],
+    [Number.NaN, undefined, "NaN (a number in code is milliseconds)"],
+    [2_000_000n, 2, "2000000 (a bigint in code is nanoseconds)"],
+    [Duration.seconds(3), 3000, "3s"],
+    [Duration.infinity, Number.POSITIVE_INFINITY, "Infinity"],
+    [{ minutes: 1, seconds: 0 }, 60_000, "60s"],
+    [new WithGetters(), 2000, "2s"],
+    [[1, 500_000_000], 1500, "1.5s"],
+    [{ seconds: Number.NaN }, undefined, "not a valid duration"],
+    [[Number.NaN, 0], undefined, "not a valid duration"],
+    [[], undefined, "not a valid duration"],
+    [{}, undefined, "not a valid duration"],
+    [new Date(0), undefined, "not a valid duration"],
+    [true, undefined, "not a valid duration"],
+    [null, undefined, "not a valid duration"]
+  ])("%o is %s ms", (given, millis, shown) => {
+    const duration = read(given as Input)
+    assert.strictEqual(duration && Duration.toMillis(duration), millis)
+    assert.strictEqual(show(given as Input), shown)
+  })
+
+  it.each<[given: Input, expected: string | undefined]>([
+    ["50ms", undefined],
+    [50, undefined],
+    [49, "is 49 (a number in code is milliseconds): give 50ms or more, and not without end"],
+    [-5, "is -5 (a number in code is milliseconds): give 50ms or more, and not without end"],
+    [Duration.infinity, "is Infinity: give 50ms or more, and not without end"],
+    ["soon", `is "soon": write it as ${examples}`]
+  ])("of 50 ms or more: %o", (given, expected) => {
+    assert.strictEqual(problem(given, Duration.millis(50)), expected)
+  })
 })
