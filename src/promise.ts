@@ -377,7 +377,7 @@ export interface RunShardsOptions
   readonly generation?: string | undefined
   /** The names of the shards: a list, or lists as they change. */
   readonly shards: Iterable<string> | AsyncIterable<Iterable<string>>
-  /** Given this replica's view once it takes part: for readiness, and for people. */
+  /** Given this replica's view once it takes part: for readiness, and for people. What it throws ends the run. */
   readonly onStart?: ((group: ShardsHandle) => void) | undefined
 }
 
@@ -427,7 +427,8 @@ export const runShards = async (
   return toPromise(
     Effect.gen(function*() {
       const group = yield* LeaderShards.LeaderShards
-      onStart?.({
+      // One that is asynchronous fails as one that throws, and is not waited for.
+      const started: unknown = onStart?.({
         get leads() {
           return Array.from(Effect.runSync(group.status).leads)
         },
@@ -436,7 +437,7 @@ export const runShards = async (
         },
         drain: () => Effect.runPromise(group.drain)
       })
-      return yield* group.run({
+      const run = group.run({
         shards: typeof shards === "object" && Symbol.asyncIterator in shards
           ? Stream.orDie(Stream.fromAsyncIterable(shards, (error) => error))
           : shards,
@@ -447,6 +448,10 @@ export const runShards = async (
               Effect.scoped(runShard(leadership, (handle, aborted) => lead(shard, handle, aborted), signal))
           )
       })
+      return yield* Effect.raceFirst(
+        run,
+        Effect.andThen(Effect.promise(() => Promise.resolve(started)), Effect.never)
+      )
     }).pipe(
       Effect.provide(Layer.provide(KubernetesLeaderShards.layer(settings), layerClient({ kubeconfig, context }))),
       Effect.provide(layerLogging(onLog))

@@ -340,3 +340,22 @@ it.live("shares shards between replicas, and releases them when its signal is ab
     const leases = await Effect.runPromise(server.cluster.leases())
     assert.deepStrictEqual(leases.filter(({ holderIdentity }) => holderIdentity !== ""), [])
   }))
+
+for (
+  const [how, onStart] of [
+    ["throws", () => {
+      throw new Error("no port")
+    }],
+    ["rejects", () => Promise.reject(new Error("no port"))]
+  ] as const
+) {
+  it.live(`ends a run whose onStart ${how}`, () =>
+    withServer(async ({ settings }) => {
+      const { kubeconfig, namespace, onLog } = settings
+      const error = await runShards(
+        { kubeconfig, namespace, onLog, group: "tenants", identity: "a", shards: ["red"], onStart },
+        () => undefined
+      ).catch((error: unknown) => error)
+      assert.match(String(error), /no port/)
+    }))
+}
