@@ -479,6 +479,13 @@ const makeKubeconfig = Effect.fnUntraced(function*(
   options?: TimeLimits & { readonly file?: string | undefined; readonly context?: string | undefined }
 ) {
   const { context } = options ?? {}
+  for (const [name, what] of [["file", "the path of a kubeconfig"], ["context", "the name of a context"]] as const) {
+    if (options?.[name] === "") {
+      return yield* new KubernetesConfigError({
+        message: `${name === "file" ? "the kubeconfig's file" : name} is empty: give ${what}, or leave it out`
+      })
+    }
+  }
   const proxies: Record<string, string | undefined> = {}
   for (const name of Proxy.variables) {
     proxies[name] = yield* environment(name)

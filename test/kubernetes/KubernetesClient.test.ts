@@ -1377,6 +1377,19 @@ describe("layer", () => {
       assert.match(message, /^KUBERNETES_SERVICE_HOST is set \(h\), but/)
     }))
 
+  for (
+    const [options, message] of [
+      [{ file: "" }, "the kubeconfig's file is empty: give the path of a kubeconfig, or leave it out"],
+      [{ context: "" }, "context is empty: give the name of a context, or leave it out"]
+    ] as const
+  ) {
+    it.effect(`an empty ${Object.keys(options)[0]} is refused, and not taken for none`, () =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(connect(Client.layerKubeconfig(options)))
+        assert.strictEqual(error.message, message)
+      }))
+  }
+
   it.live("is the kubeconfig that KUBECONFIG names, in a cluster too", () =>
     Effect.gen(function*() {
       const file = yield* kubeconfig({ server: "https://h", context: { namespace: "theirs" } })
