@@ -180,6 +180,64 @@ describe("a shard of which something fails", () => {
     }))
 })
 
+/** The Lease of one shard cannot be created. */
+const without = (shard: string, fault: Fault.Fault) => ({ key, verb }: { key: { name: string }; verb: string }) =>
+  verb === "create" && key.name === `tenants-${shard}` ? fault : undefined
+
+const isTaken = ({ verb, write }: { verb: string; write?: { acquireTime?: unknown } | undefined }) =>
+  verb === "create" || (verb === "patch" && write?.acquireTime !== undefined)
+
+describe("a shard whose Lease cannot be written", () => {
+  for (
+    const [how, fault] of [["fails", Fault.serverError(500)], ["is refused", Fault.forbidden], [
+      "hangs",
+      Fault.hang
+    ]] as const
+  ) {
+    test(`keeps no newcomer from its part, and nothing moves at rest: it ${how}`, () =>
+      Effect.gen(function*() {
+        const { counts, replica, starts } = yield* makeWorld()
+        const decide = without("t0", fault)
+        const others = yield* Effect.forEach(["a", "b"], (name) => replica(name, names(9), { decide }))
+        yield* TestClock.adjust("1 minute")
+        const c = yield* replica("c", names(9), { decide })
+        yield* TestClock.adjust("2 minutes")
+        assert.deepStrictEqual(counts().toSorted(), [2, 3, 3])
+        const before = starts.length
+        yield* TestClock.adjust("4 minutes")
+        assert.strictEqual(starts.length, before)
+        // Nor does it keep a replica from being drained.
+        const drained = yield* Effect.forkChild(c.drain)
+        yield* TestClock.adjust("20 seconds")
+        assert.isDefined(drained.pollUnsafe())
+        assert.deepStrictEqual(counts(), [4, 4, 0])
+        yield* Effect.forkChild(Effect.forEach([...others, c], ({ end }) => end))
+        yield* TestClock.adjust("30 seconds")
+      }))
+  }
+
+  test("is forgotten once another leads it: what was refused long ago does not add up", () =>
+    Effect.gen(function*() {
+      const { cluster, counts, replica } = yield* makeWorld()
+      const refused = new Set(["tenants-t0"])
+      const a = yield* replica("a", names(2), {
+        decide: (request) => isTaken(request) && refused.has(request.key.name) ? Fault.forbidden : undefined
+      })
+      yield* TestClock.adjust("90 seconds")
+      yield* replica("b", names(2), {
+        decide: (request) => isTaken(request) && request.key.name === "tenants-t1" ? Fault.forbidden : undefined
+      })
+      yield* TestClock.adjust("5 minutes")
+      assert.deepStrictEqual(counts(), [1, 1])
+      refused.clear()
+      yield* TestClock.adjust("10 minutes")
+      refused.add("tenants-t1")
+      yield* cluster.deleteLease({ namespace: "default", name: "tenants-t1" })
+      yield* TestClock.adjust("3 minutes")
+      assert.isUndefined(a.fiber.pollUnsafe())
+    }))
+})
+
 describe("a run", () => {
   test("is the only one of its replica", () =>
     Effect.gen(function*() {
@@ -301,6 +359,26 @@ describe("a run", () => {
       )
     }))
 
+  test("goes on where its watch is refused for less than a minute, as by a server that starts", () =>
+    Effect.gen(function*() {
+      const { counts, replica } = yield* makeWorld()
+      const { faults, fiber } = yield* replica("a", names(4))
+      yield* TestClock.adjust("30 seconds")
+      yield* faults.decide(({ key, verb }) => verb === "watch" && key.name === "" ? Fault.forbidden : undefined)
+      yield* faults.endWatches
+      yield* TestClock.adjust("55 seconds")
+      assert.deepStrictEqual(counts(), [4])
+      yield* faults.decide(() => undefined)
+      yield* TestClock.adjust("30 seconds")
+      yield* faults.decide(({ key, verb }) => verb === "watch" && key.name === "" ? Fault.forbidden : undefined)
+      yield* faults.endWatches
+      yield* TestClock.adjust("55 seconds")
+      assert.deepStrictEqual(counts(), [4])
+      yield* TestClock.adjust("20 seconds")
+      const exit = yield* Fiber.await(fiber)
+      assert.match(String(Exit.isFailure(exit) && Cause.squash(exit.cause)), /watch/)
+    }))
+
   test("names a Lease that belongs to another group", () =>
     Effect.gen(function*() {
       const logs: Array<string> = []
@@ -336,6 +414,21 @@ describe("a drain", () => {
       const held = (yield* cluster.leases()).filter((lease) => lease.holderIdentity === "a" && !member(lease))
       assert.deepStrictEqual(held, [])
       assert.isBelow(millis, 10_000)
+    }))
+
+  test("needs no watch", () =>
+    Effect.gen(function*() {
+      const { counts, replica } = yield* makeWorld()
+      const a = yield* replica("a", names(6))
+      yield* replica("b", names(6))
+      yield* TestClock.adjust("1 minute")
+      yield* a.faults.decide(({ key, verb }) => verb === "watch" && key.name === "" ? Fault.hang : undefined)
+      yield* a.faults.endWatches
+      yield* TestClock.adjust("1 second")
+      const drained = yield* Effect.forkChild(a.drain)
+      yield* TestClock.adjust("20 seconds")
+      assert.isDefined(drained.pollUnsafe())
+      assert.deepStrictEqual(counts(), [0, 6])
     }))
 
   test("is over when the run has ended, and lasts beyond it", () =>

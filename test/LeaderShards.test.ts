@@ -216,9 +216,9 @@ it.effect("a program that sets something up and returns keeps its scope", () =>
 it.effect("without the right to watch it fails with the missing rule", () =>
   Effect.gen(function*() {
     const { replica } = yield* makeWorld()
-    const { faults, fiber } = yield* replica("a", names(2))
-    yield* faults.set({ watch: Fault.forbidden })
-    yield* faults.endWatches
+    const { fiber } = yield* replica("a", names(2), {
+      decide: ({ verb }) => verb === "watch" ? Fault.forbidden : undefined
+    })
     yield* TestClock.adjust("5 seconds")
     const error = yield* Effect.flip(Fiber.join(fiber))
     assert.strictEqual(error.reason._tag, "LeaseRefused")

@@ -49,16 +49,17 @@ export class Giving {
 
   /**
    * Forgets what has come to its end. `wentTo` says who took a shard: nobody, one
-   * who has too many already (then it comes back, too), or one that it was for.
+   * who has too many already (then it comes back, too), or one that it was for; or
+   * that it is none any more.
    */
-  settle(now: bigint, changedAt: bigint, wentTo: (shard: string) => "nobody" | "another" | "receiver"): void {
+  settle(now: bigint, changedAt: bigint, wentTo: (shard: string) => "nobody" | "another" | "receiver" | "gone"): void {
     for (const [shard, until] of this.until) {
       const taker = wentTo(shard)
       if (until <= now || taker !== "nobody") {
         this.until.delete(shard)
         if (taker === "receiver") {
           this.count = 0
-        } else {
+        } else if (taker !== "gone") {
           this.cameBack(now, changedAt)
         }
       }

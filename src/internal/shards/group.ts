@@ -86,13 +86,11 @@ export class Group {
   private readonly claims = new Map<string, bigint>()
   /** Leases that an election has found free before the watch of the group has shown it. */
   private readonly free = new Set<string>()
-  /** What the watch, begun anew without its past, has not shown again yet. */
-  private stale = new Set<string>()
+  /** What the watch, begun anew without its past, has not shown again yet, and until when it was heard of. */
+  private stale = new Map<string, bigint>()
   private openedAt = 0n
   /** When the watch last said anything. */
   private reportedAt = 0n
-  /** The same, of the watch before this one. */
-  private reportedBefore = 0n
   /** When the first of the members runs out that count. */
   private expiry = 2n ** 63n
   private membership = ""
@@ -127,7 +125,7 @@ export class Group {
   private forgetDeleted(now: bigint): void {
     if (this.stale.size > 0 && now >= this.openedAt + this.options.leaseDuration) {
       this.revision++
-      this.stale.forEach((name) => this.seen.delete(name))
+      this.stale.forEach((_, name) => this.seen.delete(name))
       this.stale.clear()
     }
   }
@@ -135,9 +133,8 @@ export class Group {
   /** Whether the change matters to the group: more than one more renewal. */
   observe(change: LeaseChange, now: bigint): boolean {
     if (change._tag === "Opened") {
-      this.stale = new Set(this.seen.keys())
+      this.stale = new Map(Array.from(this.seen.keys(), (name) => [name, this.stale.get(name) ?? this.reportedAt]))
       this.openedAt = now
-      this.reportedBefore = this.reportedAt
       return false
     }
     this.reportedAt = now
@@ -212,7 +209,7 @@ export class Group {
    * the watch that is silent, and then all others would seem to have gone.
    */
   private heardUntil(lease: string): bigint {
-    return this.stale.has(lease) ? this.reportedBefore : this.reportedAt
+    return this.stale.get(lease) ?? this.reportedAt
   }
 
   /** Members with a sign of life, in the order of their identities. */
@@ -307,7 +304,8 @@ export class Group {
   }
 
   /** The shards of a list, and what else members lead. */
-  view(list: ReadonlySet<string>, now: bigint): View {
+  view(list: ReadonlySet<string>, now: bigint, claims: "claims" | "none" = "claims"): View {
+    const holderOf = (name: string) => claims === "claims" ? this.holder(name, now) : this.shown(name)
     const { group } = this.options
     const shards: Array<Shard> = []
     const names = new Set<string>()
@@ -316,13 +314,13 @@ export class Group {
       names.add(name)
       shards.push({
         name: shard,
-        holder: this.holder(name, now),
+        holder: holderOf(name),
         version: this.seen.get(name)?.lease.resourceVersion ?? 0n
       })
     }
     for (const [name, { lease }] of this.seen) {
       if (lease.labels[labels.group] === group && lease.labels[labels.role] === "shard" && !names.has(name)) {
-        const holder = this.holder(name, now)
+        const holder = holderOf(name)
         if (holder !== undefined) {
           shards.push({ name: name.slice(group.length + 1), holder, version: lease.resourceVersion })
         }

@@ -68,8 +68,11 @@ export const share = Effect.fnUntraced(function*(
   const leaseDuration = nanos(settings.leaseDuration)
   const retryPeriod = nanos(settings.retryPeriod)
   const group = new Group({ group: groupName, identity, leaseDuration })
+  /** What this member says of itself it knows without its watch. */
+  const known = <M extends Rule.Member>(member: M): M =>
+    member.identity === identity && membership.isLeaving() ? { ...member, leaving: true } : member
   const self = (): Rule.Member =>
-    seen.find((member) => member.identity === identity) ??
+    seen.map(known).find((member) => member.identity === identity) ??
       { identity, generation, joined: 0n, leaving: membership.isLeaving(), list: listDigest(list) }
   const attributes = { group: `${namespace}/${groupName}` }
 
@@ -93,20 +96,39 @@ export const share = Effect.fnUntraced(function*(
   const refused = new Set<string>()
   const campaigns = yield* FiberMap.make<string>()
   const changed = Latch.makeUnsafe(false)
-  let planned: { readonly plan: Rule.Plan; readonly at: bigint; readonly revision: number } | undefined
   const touch = () => changed.openUnsafe()
   // Hundreds of elections look at it in a moment, on the loop that must also renew. No event says when a Lease runs out, so
   // it is kept no longer than until the next look.
-  const planAt = (now: bigint): Rule.Plan => {
-    if (planned?.revision !== group.revision || now - planned.at >= retryPeriod / 8n) {
-      planned = { plan: Rule.plan(group.view(list, now)), at: now, revision: group.revision }
+  const makePlan = (claims: "claims" | "none") => {
+    let planned: { readonly plan: Rule.Plan; readonly at: bigint; readonly revision: number } | undefined
+    return {
+      at: (now: bigint): Rule.Plan => {
+        if (planned?.revision !== group.revision || now - planned.at >= retryPeriod / 8n) {
+          const { members, shards } = group.view(list, now, claims)
+          planned = { plan: Rule.plan({ members: members.map(known), shards }), at: now, revision: group.revision }
+        }
+        return planned.plan
+      },
+      forget: () => {
+        planned = undefined
+      }
     }
-    return planned.plan
+  }
+  /** What to take follows from what is about to be taken as well. */
+  const taken = makePlan("claims")
+  /** What to give, from what the Leases show alone: a take may be refused again and again. */
+  const shown = makePlan("none")
+  const planAnew = () => {
+    taken.forget()
+    shown.forget()
+    touch()
   }
   const setList = (next: ReadonlySet<string>) => {
     list = next
-    planned = undefined
-    touch()
+    for (const names of [refused, warnedOf]) {
+      names.forEach((name) => next.has(name) || names.delete(name))
+    }
+    planAnew()
   }
   const membership = yield* Member.make(base, settings, group, {
     group: groupName,
@@ -126,15 +148,23 @@ export const share = Effect.fnUntraced(function*(
         ? base.patch(key, version, write)
         : taking(key.name, base.patch(key, version, labelled(write, groupName)))
   })
-  // Another one was faster, and the watch of the group may have shown it before the election saw the Lease free.
+  /** Leases that are for another, who has not taken them. */
+  const asLast = new Set<string>()
   const taking = <A>(lease: string, request: Effect.Effect<A, LeaseError>) =>
-    Effect.tapError(request, ({ reason }) =>
-      reason._tag === "LeaseConflict"
-        ? Effect.map(monotonic, (now) => {
-          group.refused(lease, now)
-          touch()
-        })
-        : Effect.void)
+    request.pipe(
+      Effect.tap(() =>
+        asLast.delete(lease) ? Effect.map(monotonic, (now) => giving.cameBack(now, group.changedAt)) : Effect.void
+      ),
+      // Another one was faster, and the watch of the group may have shown it before the election saw the Lease free.
+      Effect.tapError(({ reason }) =>
+        reason._tag === "LeaseConflict"
+          ? Effect.map(monotonic, (now) => {
+            group.refused(lease, now)
+            touch()
+          })
+          : Effect.void
+      )
+    )
   const { name: _, ...shared } = settings
   const elections = yield* LeaderElections.make(shared).pipe(Effect.provideService(LeaseStore, store))
 
@@ -142,13 +172,14 @@ export const share = Effect.fnUntraced(function*(
   const deference = (shard: string) => (free: LeaseRecord | undefined) => (since: bigint, now: bigint): bigint => {
     const lease = shardLease(groupName, shard)
     group.found(lease, free?.resourceVersion, now)
-    const turn = Rule.turnOf(planAt(now), self(), shard)
+    const turn = Rule.turnOf(taken.at(now), self(), shard)
     const asked = Rule.deference(turn === "Never" ? "Last" : turn, since, joinedAt ?? now, retryPeriod)
     if (since + asked <= now) {
       group.claim(lease, now, now + retryPeriod)
-      // It was for another, who did not take it.
       if (turn === "Last" && joinedAt !== undefined) {
-        giving.cameBack(now, group.changedAt)
+        asLast.add(lease)
+      } else {
+        asLast.delete(lease)
       }
       return asked
     }
@@ -248,7 +279,8 @@ export const share = Effect.fnUntraced(function*(
           Effect.provideService(References.MinimumLogLevel, quieter(logLevel))
         )
 
-      // What needs a person ends all, unless it is the Lease of one shard alone that is refused.
+      // What needs a person ends all, unless it is the Lease of one shard alone that is refused, or another leads it.
+      const isRefused = (shard: string) => refused.has(shard) && group.shown(shardLease(groupName, shard)) === undefined
       const refusal = (
         shard: string,
         error: LeaderElectionError
@@ -258,7 +290,7 @@ export const share = Effect.fnUntraced(function*(
             return Effect.void
           }
           refused.add(shard)
-          return error.reason._tag !== "LeaseRefused" || Array.from(list).every((name) => refused.has(name))
+          return error.reason._tag !== "LeaseRefused" || Array.from(list).every(isRefused)
             ? fail(error)
             : failure(`Shard ${shard} is not led here`, Cause.fail(error)).pipe(
               Effect.andThen(Effect.sleep("1 minute")),
@@ -300,9 +332,9 @@ export const share = Effect.fnUntraced(function*(
         if (joinedAt === undefined && (unknownUntil === undefined || now < unknownUntil)) {
           return
         }
-        const leaves = membership.isLeaving() && planAt(now).staffed
+        const leaves = membership.isLeaving() && taken.at(now).staffed
         const wanted = (shard: string) =>
-          list.has(shard) && (!leaves || group.holder(shardLease(groupName, shard), now) === identity)
+          list.has(shard) && (!leaves || running.has(shard) || group.shown(shardLease(groupName, shard)) === identity)
         for (const [shard] of campaigns) {
           if (!wanted(shard) && !ending.has(shard)) {
             ending.add(shard)
@@ -310,18 +342,20 @@ export const share = Effect.fnUntraced(function*(
           }
         }
         for (const shard of list) {
-          if (wanted(shard) && !ending.has(shard) && !FiberMap.hasUnsafe(campaigns, shard)) {
+          if (!leaves && wanted(shard) && !ending.has(shard) && !FiberMap.hasUnsafe(campaigns, shard)) {
             yield* FiberMap.run(campaigns, shard, campaign(shard))
           }
         }
       })
 
       /** Who took what was given: one that would give it on was not the one that it was for. */
-      const takerOf = (now: bigint) => (shard: string) => {
-        const holder = group.holder(shardLease(groupName, shard), now)
-        return holder === undefined || holder === identity
+      const takerOf = (plan: Rule.Plan) => (shard: string) => {
+        const holder = group.shown(shardLease(groupName, shard))
+        return !list.has(shard)
+          ? "gone"
+          : holder === undefined || holder === identity
           ? "nobody"
-          : planAt(now).gives.has(holder)
+          : plan.gives.has(holder)
           ? "another"
           : "receiver"
       }
@@ -352,12 +386,13 @@ export const share = Effect.fnUntraced(function*(
           joinedAt ??= seen.some((member) => member.identity === identity) ? now : undefined
           yield* warnOfOthers
           const { changedAt } = group
-          giving.settle(now, changedAt, takerOf(now))
+          const plan = shown.at(now)
+          giving.settle(now, changedAt, takerOf(plan))
           const returns = giving.returns(now, changedAt)
           const { shards } = giving
-          for (const shard of Rule.givesNow(planAt(now), self(), shards, now - changedAt, returns, leaseDuration)) {
+          for (const shard of Rule.givesNow(plan, self(), shards, now - changedAt, returns, leaseDuration)) {
             // A plan is kept for a while, and what is given to somebody is not to be given again with it.
-            const isOwn = group.holder(shardLease(groupName, shard), now) === identity
+            const isOwn = group.shown(shardLease(groupName, shard)) === identity
             // What came back is to be led first: nobody may be there to take it but this one.
             const isBack = returns.count > 0 && !running.has(shard) && !membership.isLeaving()
             if (isOwn && !isBack && FiberMap.hasUnsafe(campaigns, shard) && !ending.has(shard)) {
@@ -455,7 +490,7 @@ export const share = Effect.fnUntraced(function*(
     run,
     isReady: (now) => joinedAt !== undefined && now >= joinedAt + retryPeriod,
     isIdle: () => ending.size === 0 && [...campaigns].length === 0,
-    leave: Effect.andThen(membership.leave, Effect.sync(touch))
+    leave: Effect.andThen(membership.leave, Effect.sync(planAnew))
   } satisfies Sharing
 })
 

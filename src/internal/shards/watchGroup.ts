@@ -12,6 +12,7 @@ import type { Settings } from "../../LeaderElectionConfig.ts"
 import { LeaderElectionError, LeaseRefused } from "../../LeaderElectionError.ts"
 import type { LeaseStore } from "../../LeaseStore.ts"
 import * as Log from "../log.ts"
+import { leastPatience } from "../protocol/refusal.ts"
 import type { Group } from "./group.ts"
 
 const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
@@ -26,6 +27,10 @@ export const watchGroup = Effect.fnUntraced(function*(
   const leaseDuration = Duration.toNanosUnsafe(settings.leaseDuration)
   let heardAt = yield* monotonic
   let warned = false
+  // A server that starts refuses what it grants soon, and its start has ended every watch.
+  const patience = leaseDuration > leastPatience ? leaseDuration : leastPatience
+  let granted = false
+  let refusedAt: bigint | undefined
   while (true) {
     let reportedAt = yield* monotonic
     let defect: Cause.Cause<never> | undefined
@@ -34,6 +39,8 @@ export const watchGroup = Effect.fnUntraced(function*(
       (change) =>
         Effect.map(monotonic, (now) => {
           reportedAt = now
+          granted = true
+          refusedAt = undefined
           if (change._tag !== "Opened") {
             heardAt = now
             warned = false
@@ -64,7 +71,13 @@ export const watchGroup = Effect.fnUntraced(function*(
     }
     const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
     if (error?._tag === "Some" && error.value.reason._tag === "LeaseForbidden") {
-      return yield* new LeaderElectionError({ reason: new LeaseRefused({ error: error.value }) })
+      const now = yield* monotonic
+      refusedAt ??= now
+      if (!granted || now - refusedAt >= patience) {
+        return yield* new LeaderElectionError({ reason: new LeaseRefused({ error: error.value }) })
+      }
+    } else {
+      refusedAt = undefined
     }
     if (!warned && (yield* monotonic) - heardAt >= leaseDuration / 2n) {
       warned = true

@@ -71,6 +71,15 @@ describe("what came back", () => {
     assert.strictEqual(give(giving, seconds(20), "nobody", seconds(14)).count, 1)
   })
 
+  it("does not count where the shard is none any more", () => {
+    const giving = make()
+    giving.begin("x")
+    giving.released("x", seconds(10))
+    giving.settle(seconds(10), 0n, () => "gone")
+    assert.deepStrictEqual([...giving.shards], [])
+    assert.strictEqual(giving.returns(seconds(13), 0n).count, 0)
+  })
+
   it("says when to look again", () => {
     const giving = make()
     give(giving, seconds(10), "nobody")

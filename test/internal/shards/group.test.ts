@@ -223,6 +223,17 @@ describe("a watch that begins anew", () => {
     assert.deepStrictEqual(identities(group, seconds(24)), ["b"])
   })
 
+  it("nor where one after the other breaks before it comes to them", () => {
+    const group = make()
+    shown(group, member("me", 1, 100))
+    shown(group, member("b", 2, 100))
+    for (let at = 3; at <= 21; at += 3) {
+      opened(group, seconds(at))
+      shown(group, member("me", 10 + at, 100 + at), seconds(at))
+    }
+    assert.deepStrictEqual(identities(group, seconds(21)), ["b", "me"])
+  })
+
   it("leaves out what was deleted meanwhile: that is forgotten after leaseDuration", () => {
     const group = make()
     const released = (identity: string): LeaseRecord => ({
