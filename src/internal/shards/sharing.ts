@@ -150,11 +150,14 @@ export const share = Effect.fnUntraced(function*(
   })
   /** Leases that are for another, who has not taken them. */
   const asLast = new Set<string>()
+  const tookAsLast = (lease: string, now: bigint) => {
+    if (asLast.delete(lease)) {
+      giving.cameBack(now, group.changedAt)
+    }
+  }
   const taking = <A>(lease: string, request: Effect.Effect<A, LeaseError>) =>
     request.pipe(
-      Effect.tap(() =>
-        asLast.delete(lease) ? Effect.map(monotonic, (now) => giving.cameBack(now, group.changedAt)) : Effect.void
-      ),
+      Effect.tap(() => Effect.map(monotonic, (now) => tookAsLast(lease, now))),
       // Another one was faster, and the watch of the group may have shown it before the election saw the Lease free.
       Effect.tapError(({ reason }) =>
         reason._tag === "LeaseConflict"
@@ -386,6 +389,12 @@ export const share = Effect.fnUntraced(function*(
           joinedAt ??= seen.some((member) => member.identity === identity) ? now : undefined
           yield* warnOfOthers
           const { changedAt } = group
+          // The watch may show a take before it is answered.
+          for (const lease of asLast) {
+            if (group.shown(lease) === identity) {
+              tookAsLast(lease, now)
+            }
+          }
           const plan = shown.at(now)
           giving.settle(now, changedAt, takerOf(plan))
           const returns = giving.returns(now, changedAt)
