@@ -124,30 +124,6 @@ export const brokenInShippedCode: ReadonlyArray<BrokenRule> = [
     edits.every(({ file }) => file === "internal/protocol/shards.ts") && !ofTheModelAlone.has(name)
   ),
   {
-    name: "a release that an election hears of late makes a shard free again that another one took since",
-    seenIn: "the first version of this code",
-    within: 1000,
-    edits: [
-      shipped(
-        "internal/shards/group.ts",
-        "    if (version === undefined || seen === undefined || seen.lease.resourceVersion <= version) {",
-        "    if (version !== 0n || seen === undefined || version === undefined) {"
-      )
-    ]
-  },
-  {
-    name: "who is not heard of has gone, also where the watch has said nothing since",
-    seenIn: "the first version of this code",
-    within: 1000,
-    edits: [
-      shipped(
-        "internal/shards/group.ts",
-        "this.expiresAt(seen) > this.heardUntil(lease.name)",
-        "this.expiresAt(seen) > now"
-      )
-    ]
-  },
-  {
     name: "a member that ends says nothing",
     seenIn: "client-go based sharding",
     within: 500,
