@@ -295,7 +295,7 @@ const runInTerm = <A, E, R>(
     }
     yield* Fiber.interrupt(fiber)
     const exit = yield* Fiber.await(fiber)
-    if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause) && !isToldLoss(exit.cause)) {
+    if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause) && !isReportedLoss(exit.cause)) {
       yield* logError("The program failed while it was being stopped", exit.cause)
     }
     if (Exit.isFailure(settled)) {
@@ -304,8 +304,8 @@ const runInTerm = <A, E, R>(
     return yield* markLoss(State.lostError(election.state.claim?.lost ?? "RenewDeadlineExceeded"), election)
   }))
 
-/** Whether a program failed with nothing but what `ensure` told it. */
-const isToldLoss = (cause: Cause.Cause<unknown>): boolean =>
+/** Whether a program failed with nothing but what `ensure` failed with. */
+const isReportedLoss = (cause: Cause.Cause<unknown>): boolean =>
   cause.reasons.every((reason) =>
     Cause.isFailReason(reason) && isLeaderElectionError(reason.error) && reason.error.reason._tag === "LeadershipLost"
   )

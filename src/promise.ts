@@ -20,6 +20,7 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -603,10 +604,11 @@ const runShard = Effect.fnUntraced(function*(
   program: Program<unknown>,
   signal: AbortSignal | undefined
 ) {
+  const clock = yield* Clock.Clock
   const check = TermHealth.make(
     formatKey(leadership.lease),
     () => Duration.toMillis(Effect.runSync(leadership.untilOverrun)),
-    () => performance.now()
+    () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   )
   yield* checked(check)
   return yield* run(

@@ -668,7 +668,7 @@ const readAsJson = ({ request }: Exchange): Effect.Effect<unknown, ApiErrors.Api
         )
   )
 
-/** The body; `undefined` where there is none. Go's typed clients send protobuf, unless they are told otherwise. */
+/** The body; `undefined` where there is none. Go's typed clients send protobuf by default. */
 const readJson = (exchange: Exchange): Effect.Effect<unknown, ApiErrors.ApiError> =>
   (contentTypeOf(exchange) ?? "application/json") === "application/json"
     ? readAsJson(exchange)

@@ -77,7 +77,7 @@ export interface Options {
   readonly leaseDuration: bigint
 }
 
-type Told = Exclude<LeaseChange, { _tag: "Opened" | "Bookmark" }>
+type LeaseEvent = Exclude<LeaseChange, { _tag: "Opened" | "Bookmark" }>
 
 /** Mutable, and without effects: the time is given with each question. */
 export class Group {
@@ -113,7 +113,7 @@ export class Group {
    * Whether it says nothing new. What a watch shows first replaces what is known,
    * whatever its version: after etcd was restored versions have stepped back.
    */
-  private isOld({ _tag, lease }: Told, before: Seen | undefined): boolean {
+  private isOld({ _tag, lease }: LeaseEvent, before: Seen | undefined): boolean {
     const stale = this.stale.delete(lease.name)
     return before !== undefined && (stale
       ? _tag === "Applied" && lease.resourceVersion === before.lease.resourceVersion &&
@@ -143,7 +143,7 @@ export class Group {
     return change._tag === "Bookmark" ? runsOut : this.record(change, now) || runsOut
   }
 
-  private record(change: Told, now: bigint): boolean {
+  private record(change: LeaseEvent, now: bigint): boolean {
     const { lease } = change
     const before = this.seen.get(lease.name)
     if (!this.belongs(lease) || this.isOld(change, before)) {

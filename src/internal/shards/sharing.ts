@@ -25,6 +25,7 @@ import type { Leadership } from "../../Leadership.ts"
 import type { LeaseError } from "../../LeaseError.ts"
 import type { LeaseRecord, LeaseWrite } from "../../LeaseRecord.ts"
 import { LeaseStore } from "../../LeaseStore.ts"
+import { monotonic } from "../election/clock.ts"
 import { Deference } from "../election/deference.ts"
 import * as Log from "../log.ts"
 import * as Rule from "../protocol/shards.ts"
@@ -42,8 +43,6 @@ export const invalid = (message: string) =>
   new LeaderElectionError({ reason: new InvalidSettings({ problems: [message] }) })
 
 const nanos = Duration.toNanosUnsafe
-
-const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
 
 /** One run of a replica's part. */
 export interface Sharing {
@@ -71,9 +70,12 @@ export const share = Effect.fnUntraced(function*(
   /** What this member says of itself it knows without its watch. */
   const known = <M extends Rule.Member>(member: M): M =>
     member.identity === identity && membership.isLeaving() ? { ...member, leaving: true } : member
+  // Every look of every election asks for it.
   const self = (): Rule.Member =>
-    seen.map(known).find((member) => member.identity === identity) ??
-      { identity, generation, joined: 0n, leaving: membership.isLeaving(), list: listDigest(list) }
+    known(
+      seen.find((member) => member.identity === identity) ??
+        { identity, generation, joined: 0n, leaving: false, list: listDigest(list) }
+    )
   const attributes = { group: `${namespace}/${groupName}` }
 
   // --- What is known ---
@@ -302,33 +304,38 @@ export const share = Effect.fnUntraced(function*(
         })
 
       /** Ends a shard's program and releases it; what follows is done before it is campaigned for again. */
-      const stop = (shard: string, then: Effect.Effect<void> = Effect.void) =>
-        Effect.scoped(
-          Effect.suspend(() => {
-            ending.add(shard)
-            const late = Log.warn(
-              `The program of shard ${shard} has not ended for ${
-                Duration.format(settings.leaseDuration)
-              }: it keeps the shard until it has`
-            )
-            return Effect.andThen(
-              Effect.forkScoped(Effect.delay(late, settings.leaseDuration)),
-              FiberMap.remove(campaigns, shard)
-            )
-          })
+      const stop = (shard: string, then: Effect.Effect<void> = Effect.void) => {
+        // From now on, and not only once that fiber runs.
+        ending.add(shard)
+        const late = Log.warn(
+          `The program of shard ${shard} has not ended for ${
+            Duration.format(settings.leaseDuration)
+          }: it keeps the shard until it has`
+        )
+        return Effect.andThen(
+          Effect.forkScoped(Effect.delay(late, settings.leaseDuration)),
+          FiberMap.remove(campaigns, shard)
         ).pipe(
+          Effect.scoped,
           Effect.andThen(then),
           Effect.ensuring(Effect.sync(() => {
             ending.delete(shard)
             touch()
-          }))
+          })),
+          Effect.forkIn(scope)
         )
+      }
 
-      const give = (shard: string, reason: "balance" | "drain") =>
-        Effect.andThen(
-          stop(shard, Effect.map(monotonic, (now) => giving.released(shard, now))),
-          Metric.update(Metric.withAttributes(Metrics.given, { ...attributes, reason }), 1)
+      const give = (shard: string, reason: "balance" | "drain") => {
+        giving.begin(shard)
+        return stop(
+          shard,
+          Effect.andThen(
+            Effect.map(monotonic, (now) => giving.released(shard, now)),
+            Metric.update(Metric.withAttributes(Metrics.given, { ...attributes, reason }), 1)
+          )
         )
+      }
 
       /** Campaigns for what is on the list; a leaving member only keeps what it leads, as long as another stays. */
       const reconcile = Effect.fnUntraced(function*(now: bigint) {
@@ -336,16 +343,15 @@ export const share = Effect.fnUntraced(function*(
           return
         }
         const leaves = membership.isLeaving() && taken.at(now).staffed
-        const wanted = (shard: string) =>
+        const isKept = (shard: string) =>
           list.has(shard) && (!leaves || running.has(shard) || group.shown(shardLease(groupName, shard)) === identity)
         for (const [shard] of campaigns) {
-          if (!wanted(shard) && !ending.has(shard)) {
-            ending.add(shard)
-            yield* Effect.forkIn(stop(shard), scope)
+          if (!isKept(shard) && !ending.has(shard)) {
+            yield* stop(shard)
           }
         }
-        for (const shard of list) {
-          if (!leaves && wanted(shard) && !ending.has(shard) && !FiberMap.hasUnsafe(campaigns, shard)) {
+        for (const shard of leaves ? [] : list) {
+          if (!ending.has(shard) && !FiberMap.hasUnsafe(campaigns, shard)) {
             yield* FiberMap.run(campaigns, shard, campaign(shard))
           }
         }
@@ -405,9 +411,7 @@ export const share = Effect.fnUntraced(function*(
             // What came back is to be led first: nobody may be there to take it but this one.
             const isBack = returns.count > 0 && !running.has(shard) && !membership.isLeaving()
             if (isOwn && !isBack && FiberMap.hasUnsafe(campaigns, shard) && !ending.has(shard)) {
-              ending.add(shard)
-              giving.begin(shard)
-              yield* Effect.forkIn(give(shard, membership.isLeaving() ? "drain" : "balance"), scope)
+              yield* give(shard, membership.isLeaving() ? "drain" : "balance")
             }
           }
           yield* reconcile(now)

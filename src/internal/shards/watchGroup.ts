@@ -11,11 +11,10 @@ import * as Stream from "effect/Stream"
 import type { Settings } from "../../LeaderElectionConfig.ts"
 import { LeaderElectionError, LeaseRefused } from "../../LeaderElectionError.ts"
 import type { LeaseStore } from "../../LeaseStore.ts"
+import { monotonic } from "../election/clock.ts"
 import * as Log from "../log.ts"
-import { leastPatience } from "../protocol/refusal.ts"
+import { endsCandidate } from "../protocol/refusal.ts"
 import type { Group } from "./group.ts"
-
-const monotonic = Effect.clockWith((clock) => clock.monotonicTimeNanos)
 
 /** Shows a group all Leases of its namespace, as they change. Fails without the right to watch them. */
 export const watchGroup = Effect.fnUntraced(function*(
@@ -28,7 +27,6 @@ export const watchGroup = Effect.fnUntraced(function*(
   let heardAt = yield* monotonic
   let warned = false
   // A server that starts refuses what it grants soon, and its start has ended every watch.
-  const patience = leaseDuration > leastPatience ? leaseDuration : leastPatience
   let granted = false
   let refusedAt: bigint | undefined
   while (true) {
@@ -73,7 +71,7 @@ export const watchGroup = Effect.fnUntraced(function*(
     if (error?._tag === "Some" && error.value.reason._tag === "LeaseForbidden") {
       const now = yield* monotonic
       refusedAt ??= now
-      if (!granted || now - refusedAt >= patience) {
+      if (!granted || endsCandidate({ since: refusedAt, last: now }, leaseDuration)) {
         return yield* new LeaderElectionError({ reason: new LeaseRefused({ error: error.value }) })
       }
     } else {

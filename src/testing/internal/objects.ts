@@ -548,7 +548,7 @@ interface Change {
   readonly before: ApiObject | undefined
 }
 
-/** What a watch is told of a change: an object that ceases to match goes, and one that begins to comes. */
+/** What a watch shows of a change: an object that ceases to match goes, and one that begins to comes. */
 const seenBy = (target: WatchTarget, { before, event, type }: Change): WatchEvent | undefined => {
   const was = before !== undefined && matches(target, type, before)
   const is = event.type !== "DELETED" && matches(target, type, event.object)
